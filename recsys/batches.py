@@ -1,0 +1,193 @@
+"""Sessions -> training examples -> length-bucketed tensors; and how often each item is met."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.sessions import Sessions, gap_buckets, ranges
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Stretches of people's timelines, one after the other: example b owns start[b]:start[b + 1].
+
+    item (N,) rows, kind (N,) event type codes, gap (N,) buckets, weight (N,) how much each event counts as a target
+    (0: context only; the first event of an example has nothing before it and is always context).
+    """
+
+    start: np.ndarray
+    item: np.ndarray
+    kind: np.ndarray
+    gap: np.ndarray
+    weight: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The rows to be predicted, with repetition."""
+        return self.item[self.weight > 0]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.start)
+
+    def take(self, which: np.ndarray) -> "Examples":
+        """Return some of the examples, in the order asked for."""
+        begin, end = self.start[which], self.start[which + 1]
+        inside = ranges(begin, end)
+        return Examples(_starts(end - begin), self.item[inside], self.kind[inside], self.gap[inside], self.weight[inside])
+
+    def join(self, other: "Examples") -> "Examples":
+        """Return these examples, then the others."""
+        return Examples(
+            np.concatenate([self.start, self.start[-1] + other.start[1:]]),
+            *(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)[1:]),
+        )
+
+    @classmethod
+    def none(cls) -> "Examples":
+        """Return no examples."""
+        return cls(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros(0, np.int8), np.zeros(0, np.float32))
+
+
+def examples(sessions: Sessions, learn: np.ndarray, limit: int) -> Examples:
+    """Cut each timeline into stretches of `limit` inputs, newest first, and keep those with something to learn.
+
+    learn (N,) bool: which events may be targets; of those, only the positive ones of known items count.
+    """
+    known = sessions.item > 0
+    weight = (learn & sessions.positive & known).astype(np.float32)[known]
+    item, kind, time = sessions.item[known], sessions.kind[known], sessions.time[known]
+    count = np.bincount(sessions.owner[known], minlength=len(sessions.owners))
+    start = _starts(count)
+    stretches = np.maximum(0, -(-(count - 1) // limit))
+    owner = np.repeat(np.arange(len(count)), stretches)
+    back = np.arange(len(owner)) - np.repeat(_starts(stretches)[:-1], stretches)
+    end = start[owner + 1] - back * limit
+    begin = np.maximum(start[owner], end - limit - 1)
+    learned = np.concatenate([[0], np.cumsum(weight)])
+    useful = learned[end] - learned[begin + 1] > 0
+    begin, end = begin[useful], end[useful]
+    inside, cut = ranges(begin, end), _starts(end - begin)
+    gap, weight = gap_buckets(time[inside]), weight[inside]
+    gap[cut[:-1]] = 0
+    weight[cut[:-1]] = 0
+    return Examples(cut, item[inside], kind[inside], gap, weight)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded tensors. item, kind, gap, target (B, L) int64; weight (B, L), 0 where there is nothing to learn."""
+
+    item: Tensor
+    kind: Tensor
+    gap: Tensor
+    target: Tensor
+    weight: Tensor
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on another device."""
+        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def join(self, other: "Batch") -> "Batch":
+        """Return one batch with the rows of both."""
+        length = max(self.item.shape[1], other.item.shape[1])
+
+        def pad(x: Tensor) -> Tensor:
+            return torch.nn.functional.pad(x, (0, length - x.shape[1]))
+
+        return Batch(*(torch.cat([pad(getattr(self, f.name)), pad(getattr(other, f.name)).to(self.item.device)]) for f in fields(self)))
+
+
+def batch(some: Examples) -> Batch:
+    """Turn examples into one batch: each event predicts the next."""
+    lengths = some.lengths
+    inside = np.arange(lengths.max(initial=2))[None, :] < lengths[:, None]
+
+    def grid(column: np.ndarray, dtype: type) -> np.ndarray:
+        filled = np.zeros(inside.shape, dtype)
+        filled[inside] = column
+        return filled
+
+    item, kind, gap = (grid(column, np.int64) for column in (some.item, some.kind, some.gap))
+    last = np.arange(inside.shape[1])[None, :] >= lengths[:, None] - 1
+    seen = item.copy()
+    seen[last] = 0  # the last event of an example is only ever a target
+    weight = grid(some.weight, np.float32)
+    parts = (seen[:, :-1], kind[:, :-1], gap[:, :-1], item[:, 1:], weight[:, 1:])
+    return Batch(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
+
+
+class Batches:
+    """Passes over examples, shuffled anew each time, neighbours in a batch of like length."""
+
+    def __init__(self, examples: Examples, size: int, seed: int):
+        self.examples = examples
+        self.size = size
+        self.seed = seed
+        self.passes = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.examples) // self.size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        rng = np.random.default_rng([self.seed, self.passes])
+        self.passes += 1
+        order = rng.permutation(len(self.examples))
+        lengths = self.examples.lengths
+        pool = 50 * self.size
+        order = np.concatenate(
+            [part[np.argsort(lengths[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))]
+        )
+        cuts = np.split(order, range(self.size, len(order), self.size))
+        for i in rng.permutation(len(cuts)):
+            yield batch(self.examples.take(cuts[i]))
+
+
+@dataclass(frozen=True)
+class ItemCounts:
+    """How often each item was met, an event counting half after `half_life` ms; when it was first and last seen.
+
+    count (n,) float64 as of `now`; first, last (n,) ms, 0 where never.
+    """
+
+    half_life: float
+    now: int
+    count: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+    @classmethod
+    def none(cls, half_life_days: float) -> "ItemCounts":
+        empty = np.zeros(0, np.int64)
+        return cls(half_life_days * 86_400_000, 0, np.zeros(0), empty, empty)
+
+    def grow(self, rows: int) -> "ItemCounts":
+        """Make room for new items."""
+        new = rows - len(self.count)
+        return ItemCounts(self.half_life, self.now, *(np.pad(column, (0, new)) for column in (self.count, self.first, self.last)))
+
+    def add(self, item: np.ndarray, time: np.ndarray) -> "ItemCounts":
+        """Return the counts after more events: item (N,) rows, time (N,) ms."""
+        if not len(item):
+            return self
+        now = max(self.now, int(time.max()))
+        count = self.count * 0.5 ** ((now - self.now) / self.half_life)
+        count += np.bincount(item, 0.5 ** ((now - time) / self.half_life), len(count))
+        first, last = self.first.copy(), self.last.copy()
+        np.maximum.at(last, item, time)
+        unset = np.where(first == 0, np.iinfo(np.int64).max, first)
+        np.minimum.at(unset, item, time)
+        return ItemCounts(self.half_life, now, count, np.where(unset == np.iinfo(np.int64).max, 0, unset), last)
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

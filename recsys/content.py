@@ -1,0 +1,24 @@
+"""What an item is, as hashed features: title words, genres, any other column. No torch here."""
+
+import re
+from typing import Any
+from zlib import crc32
+
+_WORD = re.compile(r"\w+")
+
+
+def features(item: dict[str, Any], buckets: int) -> list[int]:
+    """Return the feature buckets of one item, each once, sorted: {"title": "Heat (1995)", "genres": ["Crime"]}.
+
+    Text is split into lower-case words, a list counts each entry whole, a number counts as written.
+    """
+    names = {f"{column}={value}" for column, cell in item.items() if column != "item_id" and cell is not None for value in _values(cell)}
+    return sorted({crc32(name.encode()) % buckets for name in names})
+
+
+def _values(cell: Any) -> list[str]:
+    if isinstance(cell, str):
+        return _WORD.findall(cell.lower())
+    if isinstance(cell, (list, tuple)):
+        return [str(entry).lower() for entry in cell]
+    return [str(cell)]

@@ -1,0 +1,60 @@
+"""What happened: one schema for every room, and what each event type means."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+EVENT_TYPES = ("impression", "click", "play", "watch", "complete", "like", "dislike", "skip", "add_to_list", "undo")
+"""Append-only: the place of a type in this tuple is its code in batches and in the towers."""
+
+POSITIVE = frozenset({"click", "play", "watch", "complete", "like", "add_to_list"})
+NEGATIVE = frozenset({"dislike", "skip"})
+HISTORY = POSITIVE | NEGATIVE
+"""Types that belong to a person's history; impressions and undos do not."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("event_id", pa.string(), nullable=False),
+        pa.field("user_id", pa.string()),
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("timestamp", pa.timestamp("ms", tz="UTC"), nullable=False),
+        pa.field("event_type", pa.string(), nullable=False),
+        pa.field("value", pa.float32()),
+        pa.field("session_id", pa.string()),
+        pa.field("request_id", pa.string()),
+    ],
+    metadata={"recsys.schema": "1"},
+)
+"""A row has a `user_id`, a `session_id` or both; `value` is a rating or a watched share, 0 to 1."""
+
+CODE = {name: code for code, name in enumerate(EVENT_TYPES)}
+IS_POSITIVE = np.array([name in POSITIVE for name in EVENT_TYPES])
+IS_HISTORY = np.array([name in HISTORY for name in EVENT_TYPES])
+
+_KEYS = ("recsys-event-id0", "recsys-event-id1")  # pandas wants 16 bytes
+_IDENTITY = ("user_id", "session_id", "item_id", "timestamp", "event_type", "value")
+
+
+def derive_event_ids(columns: pd.DataFrame) -> np.ndarray:
+    """Return an id for every row, made from what the row says: the same row always gets the same id.
+
+    columns: user_id, session_id, item_id, timestamp (ms), event_type, value -> (N,) of 32 hex digits.
+    """
+    frame = columns[list(_IDENTITY)]
+    halves = [pd.util.hash_pandas_object(frame, index=False, hash_key=key).to_numpy() for key in _KEYS]
+    return np.array([f"{a:016x}{b:016x}" for a, b in zip(*halves, strict=True)], dtype=object)
+
+
+def milliseconds(table: pa.Table) -> np.ndarray:
+    """Return the timestamps of an event table as int64 milliseconds since 1970."""
+    return table["timestamp"].cast(pa.int64()).to_numpy()
+
+
+def type_codes(names: Sequence[str] | pa.ChunkedArray) -> np.ndarray:
+    """Return the code of each event type, int8."""
+    encoded = pa.chunked_array([pa.array(names)]) if not isinstance(names, pa.ChunkedArray) else names
+    encoded = encoded.combine_chunks().dictionary_encode()
+    codes = np.array([CODE[name] for name in encoded.dictionary.to_pylist()], dtype=np.int8)
+    return codes[encoded.indices.to_numpy()] if len(encoded) else np.zeros(0, np.int8)

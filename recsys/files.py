@@ -1,0 +1,47 @@
+"""Files that are either the old one or the new one, never half: written beside, fsynced, renamed."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+
+def sync(path: Path) -> None:
+    """Make a file or a folder listing survive a power loss."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_beside(path: Path, write: Callable[[Path], object], exclusive: bool = False) -> None:
+    """Let `write` fill a temporary file, then give it its name in one step.
+
+    With `exclusive`, a name that is already taken raises FileExistsError and the file there stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        write(beside)
+        sync(beside)
+        if exclusive:
+            os.link(beside, path)
+        else:
+            os.replace(beside, path)
+        sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace the file at `path` by `content`."""
+    data = content.encode() if isinstance(content, str) else content
+    write_beside(path, lambda beside: beside.write_bytes(data))
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

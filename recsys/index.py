@@ -1,0 +1,123 @@
+"""Item vectors in FAISS: exact for small catalogues, IVF with fp16 codes above; it knows the towers that made it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from recsys.errors import ReleaseDamaged
+from recsys.files import write_atomically
+
+FILE, ABOUT = "items.faiss", "index.json"
+
+
+@dataclass(frozen=True)
+class ItemIndex:
+    """Inner-product search over the vectors of rows 1..n; the ids it answers with are vocabulary rows."""
+
+    faiss: faiss.Index
+    towers: str
+    recall: float
+
+    @classmethod
+    def build(cls, vectors: np.ndarray, towers: str, exact_below: int, min_recall: float, parent: "ItemIndex | None" = None) -> "ItemIndex":
+        """Index vectors (n + 1, d) whose row 0 is the unknown item.
+
+        A parent's coarse quantiser is kept while recall@100 stays at `min_recall` or better, else trained anew.
+        """
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        if len(vectors) <= exact_below:
+            return cls(_exact(vectors), towers, 1.0)
+        if parent is not None and (kept := _refilled(parent.faiss, vectors)) is not None:
+            recall = recall_at_100(kept, vectors)
+            if recall >= min_recall:
+                return cls(kept, towers, recall)
+        index = _ivf(vectors)
+        return cls(index, towers, _tune(index, vectors, min_recall))
+
+    def __len__(self) -> int:
+        return self.faiss.ntotal
+
+    def search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores and rows of the best `k` items, (B, k) each, best first; row -1 where there are fewer.
+
+        queries (B, d) L2-normalised; exclude: rows that may not appear, for every query of the call.
+        """
+        k = max(1, min(k, len(self)))
+        options = (
+            {} if exclude is None or not len(exclude) else {"sel": faiss.IDSelectorNot(faiss.IDSelectorBatch(exclude.astype(np.int64)))}
+        )
+        inner = faiss.downcast_index(self.faiss)
+        params = (
+            faiss.SearchParametersIVF(nprobe=inner.nprobe, **options)
+            if isinstance(inner, faiss.IndexIVF)
+            else faiss.SearchParameters(**options)
+        )
+        return self.faiss.search(np.ascontiguousarray(queries, np.float32), k, params=params)
+
+    def write(self, folder: Path) -> None:
+        """Write the index and, beside it, which towers it belongs to."""
+        faiss.write_index(self.faiss, str(folder / FILE))
+        about = {
+            "towers": self.towers,
+            "items": len(self),
+            "recall@100": round(self.recall, 4),
+            "kind": type(self.faiss).__name__,
+        }
+        write_atomically(folder / ABOUT, json.dumps(about))
+
+    @classmethod
+    def read(cls, folder: Path, towers: str) -> "ItemIndex":
+        """Read an index that `towers` made; an index of other towers is refused with ReleaseDamaged."""
+        about = json.loads((folder / ABOUT).read_text())
+        if about["towers"] != towers:
+            raise ReleaseDamaged(
+                f"{folder / FILE} was built by towers {about['towers'][:12]}, not by {towers[:12]}; roll back with: recsys rollback"
+            )
+        return cls(faiss.read_index(str(folder / FILE)), towers, about["recall@100"])
+
+
+def recall_at_100(index: faiss.Index, vectors: np.ndarray, queries: int = 500) -> float:
+    """Return the share of the exact nearest 100 that the index finds, over a fixed sample of its own vectors."""
+    sample = vectors[1 + np.random.default_rng(0).choice(len(vectors) - 1, min(queries, len(vectors) - 1), replace=False)]
+    k = min(100, len(vectors) - 1)
+    truth = _exact(vectors).search(sample, k)[1]
+    found = index.search(sample, k)[1]
+    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(truth, found, strict=True)]))
+
+
+def _rows(vectors: np.ndarray) -> np.ndarray:
+    return np.arange(1, len(vectors), dtype=np.int64)
+
+
+def _exact(vectors: np.ndarray) -> faiss.Index:
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
+    index.add_with_ids(vectors[1:], _rows(vectors))
+    return index
+
+
+def _ivf(vectors: np.ndarray) -> faiss.IndexIVF:
+    lists = max(1, int(2 * np.sqrt(len(vectors))))
+    index = faiss.index_factory(vectors.shape[1], f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed, index.cp.spherical = 0, True
+    index.train(vectors[1:])
+    index.add_with_ids(vectors[1:], _rows(vectors))
+    return index
+
+
+def _tune(index: faiss.IndexIVF, vectors: np.ndarray, min_recall: float) -> float:
+    """Probe as few lists as `min_recall` allows."""
+    while (recall := recall_at_100(index, vectors)) < min_recall and index.nprobe < index.nlist:
+        index.nprobe = min(index.nlist, index.nprobe * 2)
+    return recall
+
+
+def _refilled(parent: faiss.Index, vectors: np.ndarray) -> faiss.IndexIVF | None:
+    if not isinstance(parent, faiss.IndexIVF) or parent.d != vectors.shape[1]:
+        return None
+    index = faiss.clone_index(parent)
+    index.reset()
+    index.add_with_ids(vectors[1:], _rows(vectors))
+    return index

@@ -1,0 +1,137 @@
+"""The event log: append-only Parquet segments, read from a position, never rewritten in place.
+
+A segment is named after the offsets of its first event and of the one behind its last: 000000000000-000000141695.parquet.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.errors import BadInput
+from recsys.events import SCHEMA
+from recsys.files import write_beside
+
+SEGMENT_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Position:
+    """How much of the log was read: the events before `offset` that happened before `until` (ms; None: no limit).
+
+    Two numbers, not a clock alone: an event that arrives late is behind nobody's back, it waits for the next reader.
+    """
+
+    offset: int = 0
+    until: int | None = None
+
+    def as_dict(self) -> dict[str, int | None]:
+        return {"offset": self.offset, "until": self.until}
+
+
+class Log:
+    """Every event ever accepted, in the order it arrived."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __len__(self) -> int:
+        segments = self.segments()
+        return _bounds(segments[-1])[1] if segments else 0
+
+    def segments(self) -> list[Path]:
+        """Return the committed segments, oldest first; a gap between two of them is an error."""
+        found = sorted(self.folder.glob("[0-9]*-[0-9]*.parquet"))
+        end = 0
+        for path in found:
+            first, behind = _bounds(path)
+            if first != end:
+                raise BadInput(f"the log misses the events {end} to {first} before {path}; restore that segment from a backup")
+            end = behind
+        return found
+
+    def append(self, table: pa.Table, notes: dict[str, str] | None = None) -> int:
+        """Add the events of `table` that the log does not hold yet (by event id); return how many were new.
+
+        `notes` travel in the metadata of the last segment written, committed with its events or not at all.
+        """
+        with self._writer():
+            table = self._without_known(table.select(SCHEMA.names).cast(SCHEMA))
+            for start in range(0, len(table), SEGMENT_ROWS):
+                part = table.slice(start, SEGMENT_ROWS)
+                last = start + len(part) == len(table)
+                metadata = {**(SCHEMA.metadata or {}), **({k.encode(): v.encode() for k, v in (notes or {}).items()} if last else {})}
+                self._commit(part.replace_schema_metadata(metadata))
+            return len(table)
+
+    def read(self, after: Position | None = None, upto: Position | None = None, columns: list[str] | None = None) -> pa.Table:
+        """Return the events that belong to `upto` (default: all) but not to `after` (default: nothing), in log order."""
+        after, upto = after or Position(), upto or Position(len(self))
+        names = list(columns or SCHEMA.names)
+        parts = [_part(table, first, after, upto).select(names) for table, first in self._scan(after, upto, names)]
+        return pa.concat_tables([pa.schema([SCHEMA.field(n) for n in names]).empty_table(), *parts])
+
+    def notes(self) -> dict[str, str]:
+        """Return the notes of the newest segment that carries any."""
+        for path in reversed(self.segments()):
+            metadata = pq.read_schema(path).metadata or {}
+            found = {k.decode(): v.decode() for k, v in metadata.items() if k.startswith(b"note.")}
+            if found:
+                return found
+        return {}
+
+    def event_ids(self) -> set[str]:
+        """Return the id of every event in the log."""
+        return {id for path in self.segments() for id in pq.read_table(path, columns=["event_id"])["event_id"].to_pylist()}
+
+    def _without_known(self, table: pa.Table) -> pa.Table:
+        ids = table["event_id"].to_pandas()
+        fresh = ~ids.duplicated()
+        if len(self):
+            fresh &= ~ids.isin(self.event_ids())
+        return table.filter(pa.array(fresh))
+
+    def _commit(self, part: pa.Table) -> None:
+        first = len(self)
+        path = self.folder / f"{first:012d}-{first + len(part):012d}.parquet"
+        write_beside(path, lambda beside: pq.write_table(part, beside, compression="zstd"), exclusive=True)
+
+    def _scan(self, after: Position, upto: Position, names: list[str]) -> Iterator[tuple[pa.Table, int]]:
+        for path in self.segments():
+            first, behind = _bounds(path)
+            read_before = behind <= after.offset and after.until is None
+            if first < upto.offset and not read_before:
+                yield pq.read_table(path, columns=sorted({*names, "timestamp"})), first
+
+    @contextmanager
+    def _writer(self) -> Iterator[None]:
+        """One writer at a time; the lock goes with its process."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _bounds(path: Path) -> tuple[int, int]:
+    first, behind = path.stem.split("-")
+    return int(first), int(behind)
+
+
+def _part(table: pa.Table, first: int, after: Position, upto: Position) -> pa.Table:
+    offset = first + np.arange(len(table))
+    time = table["timestamp"].cast(pa.int64()).to_numpy()
+
+    def belongs(position: Position) -> np.ndarray:
+        inside = offset < position.offset
+        return inside if position.until is None else inside & (time < position.until)
+
+    return table.filter(pa.array(belongs(upto) & ~belongs(after)))

@@ -1,0 +1,87 @@
+"""Sampled softmax with the right correction: pure functions that chain, and the objective that joins them.
+
+The correction subtracts from a candidate's score the log of the probability that it is among the candidates at all
+(Khrylchenko et al., RecSys 2025, arXiv 2507.09331), and nothing from a row's own positive, which is always there.
+"""
+
+import torch
+from torch import Tensor
+
+from recsys.batches import Batch
+from recsys.towers import Towers
+
+
+def log_inclusion(frequency: Tensor, draws: int, uniform: int, catalogue: int) -> Tensor:
+    """Return log(1 - (1 - q)^draws (1 - 1/catalogue)^uniform): how likely an item is among the candidates.
+
+    frequency (C,): q, how often an item is the target of a draw; draws: targets in the batch; uniform: uniform draws.
+    """
+    missed = draws * torch.log1p(-frequency.clamp(max=1 - 1e-6))
+    if uniform:
+        missed = missed + uniform * torch.log1p(torch.tensor(-1.0 / max(2, catalogue), dtype=frequency.dtype))
+    return torch.log(-torch.expm1(missed)).clamp(min=-30.0)
+
+
+def correct(scores: Tensor, log_inclusion: Tensor, own: Tensor) -> Tensor:
+    """Subtract the correction from every candidate but a row's own positive.
+
+    scores (P, C), log_inclusion (C,), own (P,) the column of each row's positive -> (P, C).
+    """
+    positive = scores.gather(1, own[:, None])
+    return (scores - log_inclusion).scatter(1, own[:, None], positive)
+
+
+def softmax_loss(scores: Tensor, own: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean cross-entropy: scores (P, C), own (P,), weight (P,) -> ()."""
+    losses = torch.nn.functional.cross_entropy(scores, own, reduction="none")
+    return (losses * weight).sum() / weight.sum().clamp(min=1e-9)
+
+
+class Candidates:
+    """Which items a step compares: the batch's own targets and uniform draws, or the whole catalogue when it is small.
+
+    The frequency of targets is followed as it streams by (Yi et al., RecSys 2019), starting from known counts.
+    """
+
+    def __init__(self, counts: Tensor, uniform: int, full_below: int, seed: int):
+        self.rows = len(counts)
+        self.counts = counts.double().clone()
+        self.total = float(self.counts.sum())
+        self.uniform = uniform
+        self.full = self.rows - 1 <= max(full_below, uniform)
+        self.random = torch.Generator().manual_seed(seed)
+
+    def observe(self, targets: Tensor) -> None:
+        """Count the targets of a batch."""
+        self.counts.index_add_(0, targets, torch.ones(len(targets), dtype=torch.float64))
+        self.total += len(targets)
+
+    def draw(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the candidates' rows (C,), their log inclusion (C,) and each target's column among them (P,)."""
+        if self.full:
+            rows = torch.arange(1, self.rows)
+            return rows, torch.zeros(len(rows)), targets - 1
+        self.observe(targets)
+        drawn = torch.randint(1, self.rows, (self.uniform,), generator=self.random)
+        rows, column = torch.unique(torch.cat([targets, drawn]), return_inverse=True)
+        frequency = (self.counts[rows] / self.total).float()
+        return rows, log_inclusion(frequency, len(targets), self.uniform, self.rows - 1), column[: len(targets)]
+
+
+class NextItem:
+    """The objective: at every event, the user's vector is closest to the next item's."""
+
+    def __init__(self, candidates: Candidates):
+        self.candidates = candidates
+
+    def __call__(self, towers: Towers, batch: Batch) -> Tensor:
+        """Return the loss of a batch, ()."""
+        learn = batch.weight > 0
+        target = batch.target[learn]
+        rows, log_q, own = (x.to(target.device) for x in self.candidates.draw(target.cpu()))
+        needed, place = torch.unique(torch.cat([batch.item.flatten(), rows]), return_inverse=True)
+        vectors = towers.items(needed)  # every item passes its tower once, so that its gradient row comes once
+        history = vectors[place[: batch.item.numel()]].view(*batch.item.shape, -1)
+        users = towers.users(history, batch.kind, batch.gap)[learn]
+        scores = towers.scale() * users @ vectors[place[batch.item.numel() :]].T
+        return softmax_loss(correct(scores, log_q, own), own, batch.weight[learn])

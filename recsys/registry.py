@@ -1,0 +1,145 @@
+"""Releases: immutable folders, published in one step, the live one named by the file CURRENT."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recsys.errors import ReleaseDamaged, ReleaseNotFound, Superseded
+from recsys.files import sha256, sync, write_atomically
+from recsys.log import Position
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A published folder and what its manifest says."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def position(self) -> Position:
+        return Position(**self.manifest["position"])
+
+    def file(self, name: str) -> Path:
+        return self.folder / name
+
+    def verify(self) -> "Release":
+        """Compare every file with its hash in the manifest; raise ReleaseDamaged on the first that differs."""
+        for name, digest in self.manifest["files"].items():
+            path = self.folder / name
+            if not path.is_file():
+                raise ReleaseDamaged(f"release {self.id}: {name} is missing; roll back with: recsys rollback")
+            if sha256(path) != digest:
+                raise ReleaseDamaged(f"release {self.id}: {name} is not the file that was published; roll back with: recsys rollback")
+        return self
+
+
+class Registry:
+    """All releases under one folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.pointer = folder / "CURRENT"
+
+    def ids(self) -> list[str]:
+        """Return the published releases, oldest first."""
+        return sorted(path.parent.name for path in self.folder.glob(f"[0-9]*/{MANIFEST}"))
+
+    def current(self) -> str | None:
+        """Return the id of the live release, None before the first."""
+        try:
+            return self.pointer.read_text().strip() or None
+        except FileNotFoundError:
+            return None
+
+    def open(self, id: str | None = None) -> Release:
+        """Return a release, the live one by default."""
+        id = id or self.current()
+        if id is None:
+            raise ReleaseNotFound(f"there is no release in {self.folder} yet; train the first with: recsys fit --home {self.folder.parent}")
+        try:
+            manifest = json.loads((self.folder / id / MANIFEST).read_text())
+        except FileNotFoundError:
+            raise ReleaseNotFound(f"no release {id!r}; there are: {', '.join(self.ids()) or 'none'}") from None
+        except ValueError:
+            raise ReleaseDamaged(f"release {id}: {MANIFEST} is not JSON; roll back with: recsys rollback") from None
+        return Release(self.folder / id, manifest)
+
+    def next_id(self) -> str:
+        """Return the number that the next release will claim."""
+        ids = self.ids()
+        return f"{int(ids[-1]) + 1 if ids else 1:06d}"
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """Give an empty folder to build a release in; it vanishes unless it is published."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        folder = self.folder / f".draft-{uuid.uuid4().hex[:8]}"
+        folder.mkdir()
+        lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tells a live draft from one whose process was killed
+        try:
+            yield folder
+        finally:
+            os.close(lock)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, draft: Path, id: str, parent: str | None, about: dict[str, Any]) -> Release:
+        """Hash and fsync a draft, claim `id` for it and make it live.
+
+        Raises Superseded when `id` is taken, or when the live release is no longer `parent`.
+        """
+        files = {str(path.relative_to(draft)): sha256(path) for path in sorted(draft.rglob("*")) if path.is_file()}
+        content = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest = {"id": id, "parent": parent, "created": created, "content": content, **about, "files": files}
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for path in draft.rglob("*"):
+            sync(path)
+        sync(draft)
+        if self.current() != parent:
+            raise Superseded(f"the live release became {self.current()} while this one was built from {parent}; run the update again")
+        try:
+            os.rename(draft, self.folder / id)  # fails on a name that is taken: put-if-absent
+        except OSError:
+            raise Superseded(f"release {id} was published by another job meanwhile; run the update again") from None
+        sync(self.folder)
+        self.point_to(id)
+        return self.open(id)
+
+    def point_to(self, id: str) -> None:
+        """Make `id` the live release. Rolling back is pointing to an older one."""
+        if id not in self.ids():
+            raise ReleaseNotFound(f"no release {id!r}; there are: {', '.join(self.ids()) or 'none'}")
+        write_atomically(self.pointer, id + "\n")
+
+    def _sweep(self) -> None:
+        """Remove drafts whose process is gone."""
+        for folder in self.folder.glob(".draft-*"):
+            try:
+                lock = os.open(folder, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(lock)

@@ -1,0 +1,159 @@
+"""Events -> sessions and histories: one rule for training, serving and evaluation. No torch here."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys import events
+from recsys.vocab import Vocabulary
+
+SESSION_GAP = 30 * 60.0
+"""Seconds of silence after which a person's next event opens a new session."""
+
+GAP_EDGES = np.array([1e-3, 10, 60, 5 * 60, 30 * 60, 3 * 3600, 86_400, 7 * 86_400, 30 * 86_400, 180 * 86_400])
+N_GAPS = len(GAP_EDGES) + 2
+"""Bucket 0 opens a history, 1 is "the same moment", the last is "more than half a year ago"."""
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Events in columns, sorted by owner, then time, then arrival.
+
+    owners (U,) names; start (U+1,) where each owner's events begin; item (N,) vocabulary rows;
+    kind (N,) event type codes; time (N,) ms; session (N,) a running number that never spans two owners;
+    place (N,) where the event stood in the table it came from.
+    """
+
+    owners: list[str]
+    start: np.ndarray
+    item: np.ndarray
+    kind: np.ndarray
+    time: np.ndarray
+    session: np.ndarray
+    place: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    @property
+    def positive(self) -> np.ndarray:
+        """Which events say "more of this", (N,) bool."""
+        return events.IS_POSITIVE[self.kind]
+
+    @property
+    def owner(self) -> np.ndarray:
+        """Which owner each event belongs to, (N,) int64."""
+        return np.repeat(np.arange(len(self.owners)), np.diff(self.start))
+
+
+def sessionise(table: pa.Table, vocab: Vocabulary, gap: float = SESSION_GAP) -> Sessions:
+    """Sort events into each owner's timeline and cut it into sessions.
+
+    The owner is the user, or the session itself where nobody is signed in. A session ends where the log's own
+    session id changes or, where it has none, after `gap` seconds of silence. Impressions and undos are left out.
+    """
+    codes = events.type_codes(table["event_type"])
+    keep = np.flatnonzero(events.IS_HISTORY[codes])
+    table, codes = table.take(keep), codes[keep]
+    owner, names = _owners(table)
+    time = events.milliseconds(table)
+    order = np.lexsort((time, owner))  # stable: events of one moment stay in the order they came
+    owner, time, codes = owner[order], time[order], codes[order]
+    count = np.bincount(owner, minlength=len(names))
+    return Sessions(
+        owners=names,
+        start=np.concatenate([[0], np.cumsum(count)]),
+        item=vocab.encode(table["item_id"])[order],
+        kind=codes,
+        time=time,
+        session=_session_numbers(owner, time, _codes(table["session_id"])[order], gap),
+        place=keep[order],
+    )
+
+
+def gap_buckets(time: np.ndarray) -> np.ndarray:
+    """Say how long before each event the last one was, as a bucket: (L,) ms, oldest first -> (L,) int8."""
+    if not len(time):
+        return np.zeros(0, np.int8)
+    seconds = np.diff(time) / 1000
+    return np.concatenate([[0], 1 + np.searchsorted(GAP_EDGES, seconds, side="right")]).astype(np.int8)
+
+
+def _owners(table: pa.Table) -> tuple[np.ndarray, list[str]]:
+    anonymous = pc.binary_join_element_wise("session:", table["session_id"], "")
+    column = pc.coalesce(table["user_id"], anonymous).combine_chunks().dictionary_encode()
+    return column.indices.to_numpy().astype(np.int64), column.dictionary.to_pylist()
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """Number the distinct values of a column; -1 where there is none."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+
+
+def _session_numbers(owner: np.ndarray, time: np.ndarray, given: np.ndarray, gap: float) -> np.ndarray:
+    if not len(owner):
+        return np.zeros(0, np.int64)
+    silent = np.diff(time) > gap * 1000
+    told = (given[1:] >= 0) & (given[:-1] >= 0)
+    opens = (np.diff(owner) != 0) | np.where(told, given[1:] != given[:-1], silent)
+    return np.concatenate([[0], np.cumsum(opens)])
+
+
+@dataclass(frozen=True)
+class Histories:
+    """What people did before some moment, oldest first, one after the other: person b owns start[b]:start[b + 1].
+
+    item (N,) vocabulary rows, kind (N,) event type codes, gap (N,) buckets since the event before.
+    """
+
+    start: np.ndarray
+    item: np.ndarray
+    kind: np.ndarray
+    gap: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def __getitem__(self, part: slice) -> "Histories":
+        first, last, _ = part.indices(len(self))
+        inside = slice(self.start[first], self.start[last])
+        return Histories(self.start[first : last + 1] - self.start[first], self.item[inside], self.kind[inside], self.gap[inside])
+
+    def padded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return item, kind, gap as (B, L) int64 filled up with 0 on the right, and the lengths (B,)."""
+        length = np.diff(self.start)
+        inside = np.arange(max(1, length.max(initial=1)))[None, :] < length[:, None]
+        grids = []
+        for column in (self.item, self.kind, self.gap):
+            grid = np.zeros(inside.shape, np.int64)
+            grid[inside] = column
+            grids.append(grid)
+        return grids[0], grids[1], grids[2], length
+
+
+def histories(sessions: Sessions, at: np.ndarray, limit: int) -> Histories:
+    """Return what each event's owner did before it: at (B,) places in `sessions` -> the newest `limit` events of each.
+
+    Events of unknown items (row 0) say nothing and are left out.
+    """
+    first = sessions.start[sessions.owner[at]]
+    known = np.concatenate([[0], np.cumsum(sessions.item > 0)])  # positions among the known events
+    begin = np.maximum(known[first], known[at] - limit)
+    take = np.flatnonzero(sessions.item > 0)[ranges(begin, known[at])]
+    start = np.concatenate([[0], np.cumsum(known[at] - begin)])
+    return Histories(start, sessions.item[take], sessions.kind[take], _gaps(sessions.time[take], start))
+
+
+def ranges(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return begin[0]..end[0]-1, begin[1]..end[1]-1, ... in one array."""
+    length = end - begin
+    return np.arange(length.sum()) + np.repeat(begin - np.concatenate([[0], np.cumsum(length)[:-1]]), length)
+
+
+def _gaps(time: np.ndarray, start: np.ndarray) -> np.ndarray:
+    gap = gap_buckets(time)
+    gap[start[:-1][np.diff(start) > 0]] = 0
+    return gap

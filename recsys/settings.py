@@ -1,0 +1,148 @@
+"""Every setting, its default and what it means: from configs/*.toml, RECSYS_* in the environment, the command line.
+
+The later wins. A key that is misspelt is refused, never ignored.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recsys.errors import BadInput, nearest
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Section):
+    """How events become sessions and histories."""
+
+    session_gap: float = Field(1800.0, gt=0, description="seconds of silence that end a session where the log has no session ids")
+    history: int = Field(50, ge=2, le=500, description="newest events of a person that the user tower sees")
+
+
+class Model(_Section):
+    """The two towers."""
+
+    dim: int = Field(64, ge=4, le=1024, description="length of a user or item vector")
+    encoder: Literal["transformer", "gru", "mean"] = Field("transformer", description="how the user tower reads a history")
+    blocks: int = Field(2, ge=1, le=12, description="blocks of the encoder")
+    heads: int = Field(2, ge=1, le=16, description="attention heads; divides dim")
+    dropout: float = Field(0.3, ge=0, lt=1, description="dropout on the inputs and inside the blocks")
+    id_dropout: float = Field(0.1, ge=0, lt=1, description="share of items trained from their content alone")
+    temperature: float = Field(0.07, gt=0, description="where the learned temperature starts")
+    features: int = Field(16384, ge=16, description="buckets that item content is hashed into")
+
+
+class Training(_Section):
+    """First fit, full retrain, and what an update shares with them."""
+
+    seed: int = Field(0, ge=0, description="the same seed gives the same release")
+    epochs: int = Field(10, ge=1, description="passes over the log in the first fit")
+    batch_size: int = Field(128, ge=1, description="histories in one step")
+    lr: float = Field(1e-3, gt=0, description="highest learning rate; it decays to a tenth")
+    negatives: int = Field(2048, ge=0, description="uniform negatives in a step, beside the batch's own targets")
+    full_softmax_below: int = Field(0, ge=0, description="catalogues smaller than this need no sampling")
+    count_half_life: float = Field(30.0, gt=0, description="days after which a view counts half in item popularity")
+    accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
+    threads: int = Field(0, ge=0, description="CPU threads to train with; 0 leaves it to torch")
+
+
+class UpdateSettings(_Section):
+    """One incremental update."""
+
+    strategy: str = Field("replay+ewc", description='methods joined by +, with settings: "replay(share=0.3)+ewc(strength=100)"')
+    epochs: int = Field(6, ge=1, description="passes over the new sessions")
+    lr: float = Field(1e-3, gt=0, description="highest learning rate of an update")
+    memory: int = Field(20_000, ge=0, description="sessions kept for replay")
+
+
+class Index(_Section):
+    """The FAISS index of a release."""
+
+    exact_below: int = Field(50_000, ge=0, description="catalogues smaller than this are searched exactly")
+    min_recall: float = Field(0.98, gt=0, le=1, description="recall@100 under which the coarse quantiser is trained anew")
+
+
+class Serving(_Section):
+    """The API."""
+
+    host: str = Field("127.0.0.1", description="address to bind")
+    port: int = Field(8000, ge=0, le=65535, description="port to bind; 0 picks a free one")
+    redis_url: str = Field("", description="redis:// or unix:// address of the profiles; empty starts an embedded server")
+    tenant: str = Field("recsys", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="prefix of every Redis key")
+    profile_events: int = Field(200, ge=1, le=5000, description="newest events kept in a profile")
+    profile_days: float = Field(180.0, gt=0, description="days after which an idle profile expires")
+    appendfsync: Literal["always", "everysec"] = Field("always", description="when the embedded Redis writes to disk")
+    exclude_seen: bool = Field(True, description="what was watched is not recommended again unless asked")
+    watch_seconds: float = Field(1.0, gt=0, description="how often to look for a new release")
+
+
+class Settings(_Section):
+    """The whole configuration of one home; a copy travels in every release."""
+
+    data: Data = Data()
+    model: Model = Model()
+    training: Training = Training()
+    update: UpdateSettings = UpdateSettings()
+    index: Index = Index()
+    serving: Serving = Serving()
+
+
+def load_settings(*files: Path, overrides: dict[str, Any] | None = None, environ: dict[str, str] | None = None) -> Settings:
+    """Read settings: defaults, then each file, then RECSYS_SECTION__KEY, then `overrides` ("section.key": value)."""
+    merged: dict[str, Any] = {}
+    for file in files:
+        for section, keys in _read(file).items():
+            if not isinstance(keys, dict):
+                raise BadInput(f"{file}: {section!r} stands outside a section; {nearest(section, Settings.model_fields)}")
+            merged.setdefault(section, {}).update(keys)
+    environ = dict(os.environ) if environ is None else environ
+    for name, value in environ.items():
+        section, separator, key = name.removeprefix("RECSYS_").lower().partition("__")
+        if name.startswith("RECSYS_") and separator:
+            merged.setdefault(section, {})[key] = value
+    if environ.get("RECSYS_REDIS_URL"):
+        merged.setdefault("serving", {})["redis_url"] = environ["RECSYS_REDIS_URL"]
+    for name, value in (overrides or {}).items():
+        section, _, key = name.partition(".")
+        merged.setdefault(section, {})[key] = value
+    return _validated(merged, source=", ".join(str(file) for file in files) or "settings")
+
+
+def as_toml(settings: Settings) -> str:
+    """Write settings the way a config file reads."""
+    lines = []
+    for section, keys in settings.model_dump().items():
+        lines += [f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in keys.items()), ""]
+    return "\n".join(lines)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        raise BadInput(f"there is no config file {file}; the ones that come with the project are in configs/") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} is not TOML: {error}") from None
+
+
+def _validated(merged: dict[str, Any], source: str) -> Settings:
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        if first["type"] != "extra_forbidden":
+            raise BadInput(f"{source}: {'.'.join(path)} = {first['input']!r}: {first['msg'].lower()}") from None
+        fields = Settings.model_fields if len(path) == 1 else type(getattr(Settings(), path[0])).model_fields
+        raise BadInput(f"{source}: there is no setting {'.'.join(path)!r}; {nearest(path[-1], fields)}") from None
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -1,0 +1,248 @@
+"""The two towers: items from their id and content, people from what they did. Both end in unit vectors."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recsys.events import EVENT_TYPES
+from recsys.sessions import N_GAPS, Histories
+from recsys.settings import Model
+
+
+import os
+START = float(os.environ.get("START","0.02"))
+"""Small, so that the first steps turn a vector and do not only lengthen it."""
+
+
+class ItemTower(nn.Module):
+    """Item row -> unit vector: its own embedding plus the sum of its content features.
+
+    In training a share of the items goes without its own embedding, so that content alone learns to place an item.
+    """
+
+    def __init__(self, features: list[list[int]], dim: int, buckets: int, id_dropout: float):
+        super().__init__()
+        self.ids = nn.Embedding(len(features), dim, sparse=True)
+        self.content = nn.EmbeddingBag(buckets, dim, mode="sum", sparse=True)
+        for table in (self.ids, self.content):
+            nn.init.normal_(table.weight, std=START)
+        self.id_dropout = id_dropout
+        self.feature: Tensor
+        self.start: Tensor
+        self.describe(features)
+
+    def describe(self, features: list[list[int]]) -> None:
+        """Take the content of every row, one list of feature buckets each."""
+        flat = [bucket for buckets in features for bucket in buckets]
+        starts = np.concatenate([[0], np.cumsum([len(buckets) for buckets in features])])
+        self.register_buffer("feature", torch.tensor(flat, dtype=torch.int64), persistent=False)
+        self.register_buffer("start", torch.from_numpy(starts.astype(np.int64)), persistent=False)
+
+    def features(self) -> list[list[int]]:
+        """Return the feature buckets of every row."""
+        start = self.start.tolist()
+        flat = self.feature.tolist()
+        return [flat[a:b] for a, b in zip(start, start[1:], strict=False)]
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows (R,) -> unit vectors (R, d)."""
+        content, has_content = self.place(rows)
+        own = self.ids(rows)
+        if self.training and self.id_dropout:
+            dropped = has_content & (torch.rand(len(rows), device=rows.device) < self.id_dropout)
+            own = own.masked_fill(dropped[:, None], 0.0)
+        return F.normalize(own + content, dim=-1)
+
+    def place(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where content alone would put each row, (R, d), and which rows have any, (R,) bool."""
+        begin, length = self.start[rows], self.start[rows + 1] - self.start[rows]
+        if not len(self.feature) or not int(length.sum()):
+            return torch.zeros(len(rows), self.ids.embedding_dim, device=rows.device), length > 0
+        offsets = torch.cumsum(length, 0) - length
+        flat = torch.arange(int(length.sum()), device=rows.device) + torch.repeat_interleave(begin - offsets, length)
+        summed = self.content(self.feature[flat], offsets)
+        return summed / length.clamp(min=1).sqrt()[:, None], length > 0
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block; an event sees itself and what came before it."""
+
+    def __init__(self, dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.before_attention = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.before_mlp = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim))
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, L, d) -> (B, L, d)."""
+        seen = self.before_attention(x)
+        return self._finish(x, self._attend(seen, seen, causal=True))
+
+    def last(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """The same for the last event of each row only: x (B, L, d), lengths (B,) -> (B, d)."""
+        newest = x.gather(1, (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[2]))
+        inside = torch.arange(x.shape[1], device=x.device)[None, :] < lengths[:, None]
+        attended = self._attend(self.before_attention(newest), self.before_attention(x), inside=inside)
+        return self._finish(newest, attended)[:, 0]
+
+    def _attend(self, asking: Tensor, seen: Tensor, causal: bool = False, inside: Tensor | None = None) -> Tensor:
+        def split(x: Tensor) -> Tensor:
+            return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+
+        query = split(self.query(asking))
+        key, value = (split(x) for x in self.key_value(seen).chunk(2, dim=-1))
+        mask = None if inside is None else inside[:, None, None, :]
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal)
+        return self.out(mixed.transpose(1, 2).reshape(asking.shape))
+
+    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self.drop(attended)
+        return x + self.drop(self.mlp(self.before_mlp(x)))
+
+
+class Transformer(nn.Module):
+    """Causal transformer (SASRec: Kang & McAuley, ICDM 2018)."""
+
+    def __init__(self, settings: Model):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(settings.dim, settings.heads, settings.dropout) for _ in range(settings.blocks))
+        self.norm = nn.LayerNorm(settings.dim)
+
+    def forward(self, x: Tensor, items: Tensor) -> Tensor:
+        """x (B, L, d) -> (B, L, d)."""
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def last(self, x: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+        """The state after the last event: x (B, L, d), lengths (B,) -> (B, d). The last block skips all other events."""
+        *first, final = self.blocks
+        for block in first:
+            x = block(x)
+        return self.norm(final.last(x, lengths))
+
+
+class WeightedMean(nn.Module):
+    """A weighted mean of the item vectors themselves (CORE: Hou et al., SIGIR 2022), made causal."""
+
+    def __init__(self, settings: Model):
+        super().__init__()
+        self.reader = Transformer(settings)
+        self.weigh = nn.Linear(settings.dim, 1)
+
+    def forward(self, x: Tensor, items: Tensor) -> Tensor:
+        """x, items (B, L, d) -> (B, L, d): at each event, the mean of all items so far."""
+        weight = self.weigh(self.reader(x, items)).clamp(-20, 20).exp()
+        return (weight * items).cumsum(1) / weight.cumsum(1)
+
+    def last(self, x: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+        """The mean after the last event, (B, d)."""
+        return _at(self(x, items), lengths)
+
+
+class Recurrent(nn.Module):
+    """GRU4Rec's reader (Hidasi et al., ICLR 2016)."""
+
+    def __init__(self, settings: Model):
+        super().__init__()
+        self.gru = nn.GRU(settings.dim, settings.dim, settings.blocks, batch_first=True)
+        self.norm = nn.LayerNorm(settings.dim)
+
+    def forward(self, x: Tensor, items: Tensor) -> Tensor:
+        """x (B, L, d) -> (B, L, d)."""
+        return self.norm(self.gru(x)[0])
+
+    def last(self, x: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+        """The state after the last event, (B, d)."""
+        return _at(self(x, items), lengths)
+
+
+ENCODERS = {"transformer": Transformer, "mean": WeightedMean, "gru": Recurrent}
+
+
+class UserTower(nn.Module):
+    """What a person did, oldest first -> unit vector. No row per person: a new event is a new vector."""
+
+    def __init__(self, settings: Model, length: int):
+        super().__init__()
+        self.kind = nn.Embedding(len(EVENT_TYPES), settings.dim)
+        self.gap = nn.Embedding(N_GAPS, settings.dim)
+        self.place = nn.Embedding(length, settings.dim)
+        for table in (self.kind, self.gap, self.place):
+            nn.init.normal_(table.weight, std=0.02)
+        self.drop = nn.Dropout(settings.dropout)
+        self.encoder = ENCODERS[settings.encoder](settings)
+
+    def forward(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> Tensor:
+        """Items (B, L, d) unit vectors, kinds, gaps (B, L) -> (B, L, d): who the person is after each event."""
+        return F.normalize(self.encoder(self._read(items, kinds, gaps), items), dim=-1)
+
+    def last(self, items: Tensor, kinds: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
+        """The same after the last event only, which is what serving runs: lengths (B,) >= 1 -> (B, d)."""
+        return F.normalize(self.encoder.last(self._read(items, kinds, gaps), items, lengths), dim=-1)
+
+    def _read(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> Tensor:
+        place = self.place(torch.arange(items.shape[1], device=items.device))
+        return self.drop(items * math.sqrt(items.shape[2]) + self.kind(kinds) + self.gap(gaps) + place)
+
+
+class Towers(nn.Module):
+    """Both towers and the temperature between them."""
+
+    def __init__(self, settings: Model, features: list[list[int]], length: int):
+        super().__init__()
+        self.items = ItemTower(features, settings.dim, settings.features, settings.id_dropout)
+        self.users = UserTower(settings, length)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
+
+    def scale(self) -> Tensor:
+        """One over the learned temperature, at most 100."""
+        return self.log_scale.clamp(max=math.log(100)).exp()
+
+    def tables(self) -> dict[str, nn.Parameter]:
+        """The embedding tables whose rows are trained one by one."""
+        return {"items.ids.weight": self.items.ids.weight, "items.content.weight": self.items.content.weight}
+
+    def dense(self) -> dict[str, nn.Parameter]:
+        """Every parameter that is not such a table."""
+        return {name: p for name, p in self.named_parameters() if name not in self.tables()}
+
+    @torch.inference_mode()
+    def item_vectors(self) -> np.ndarray:
+        """Return the unit vector of every row, (n, d) float32; row 0, the unknown item, is all zeros."""
+        self.eval()
+        rows = torch.arange(self.items.ids.num_embeddings, device=self.log_scale.device)
+        vectors = torch.cat([self.items(part) for part in rows.split(65_536)])
+        vectors[0] = 0
+        return vectors.cpu().numpy()
+
+    @torch.inference_mode()
+    def user_vectors(self, histories: Histories, vectors: np.ndarray, block: int = 1024) -> np.ndarray:
+        """Return the unit vector of every person, (B, d) float32; all zeros where nothing is known of them."""
+        self.eval()
+        found = np.zeros((len(histories), vectors.shape[1]), np.float32)
+        items = torch.from_numpy(vectors)
+        for first in range(0, len(histories), block):
+            item, kind, gap, length = histories[first : first + block].padded()
+            told = np.flatnonzero(length)
+            if len(told):
+                rows, kinds, gaps, lengths = (torch.from_numpy(x[told]) for x in (item, kind, gap, length))
+                device = self.log_scale.device
+                seen = self.users.last(items[rows].to(device), kinds.to(device), gaps.to(device), lengths.to(device))
+                found[first + told] = seen.cpu().numpy()
+        return found
+
+
+def _at(x: Tensor, lengths: Tensor) -> Tensor:
+    """x (B, L, d), lengths (B,) -> the state at each row's last event, (B, d)."""
+    return x.gather(1, (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[2]))[:, 0]

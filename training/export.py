@@ -1,0 +1,70 @@
+"""The user tower as an ONNX graph, so that serving needs no torch.
+
+The graph is exported once for each shape of the tower; later releases put their weights into the parent's graph, which
+takes milliseconds instead of seconds.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from recsys.towers import UserTower
+
+FILE = "user_tower.onnx"
+
+
+class _Last(nn.Module):
+    def __init__(self, tower: UserTower):
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, items: Tensor, kinds: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
+        return self.tower.last(items, kinds, gaps, lengths)
+
+
+def user_tower(tower: UserTower, path: Path, parent: Path | None = None) -> None:
+    """Write items (B, L, d), kinds, gaps (B, L), lengths (B,) -> user (B, d), for any B and any L up to the tower's."""
+    graph = (_with_weights(onnx.load(parent), tower) if parent else None) or _exported(tower)
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def _with_weights(graph: onnx.ModelProto, tower: UserTower) -> onnx.ModelProto | None:
+    """Put the tower's weights into a graph made for the same shapes; None where the shapes differ."""
+    weights = {f"tower.{name}": p for name, p in tower.named_parameters()}
+    slots = {slot.name: slot for slot in graph.graph.initializer if slot.name in weights}
+    if slots.keys() != weights.keys() or any(tuple(slots[n].dims) != tuple(p.shape) for n, p in weights.items()):
+        return None
+    for name, p in weights.items():
+        slots[name].CopyFrom(numpy_helper.from_array(p.detach().numpy(), name))
+    return graph
+
+
+def _exported(tower: UserTower) -> onnx.ModelProto:
+    dim, length = tower.place.embedding_dim, min(7, tower.place.num_embeddings)
+    sample = (torch.randn(3, length, dim), torch.ones(3, length).long(), torch.ones(3, length).long(), torch.tensor([1, 2, length]))
+    rows, events = torch.export.Dim("rows", min=1, max=1024), torch.export.Dim("events", min=1, max=tower.place.num_embeddings)
+    both = {0: rows, 1: events}
+    quiet = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            _Last(tower.eval()),
+            sample,
+            dynamo=True,
+            optimize=False,  # keeps every weight under its own name and shape, so that a later release can replace it
+            input_names=["items", "kinds", "gaps", "lengths"],
+            output_names=["user"],
+            dynamic_shapes=(both, both, both, {0: rows}),
+        )
+    graph = program.model_proto
+    for node in graph.graph.node:
+        del node.metadata_props[:]  # stack traces: machine paths do not belong in a release
+    return graph

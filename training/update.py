@@ -1,0 +1,81 @@
+"""One incremental update, start to end."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from recsys.batches import Batches, examples
+from recsys.sessions import sessionise
+from recsys.settings import Settings
+from training.candidate import Candidate, Catalogue, item_features
+from training.fit import objective
+from training.growth import grown, items_in
+from training.learner import Progress, learn
+from training.strategies import Update, parse
+
+
+def update(
+    parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings, catalogue: Catalogue, progress: Progress | None = None
+) -> Candidate:
+    """Learn the events in `new`; return the next candidate and leave the parent as it was.
+
+    past: earlier events of the people in `new`, the context that their new events are read in. catalogue: what is known
+    about items, by id. The same parent, events and settings give the same candidate.
+    """
+    number = parent.number + 1
+    seed = settings.training.seed + 1000 * number
+    torch.manual_seed(seed)
+    vocab = parent.vocab.grow(items_in(new))
+    sessions = sessionise(pa.concat_tables([past, new]), vocab, settings.data.session_gap)
+    is_new = sessions.place >= len(past)
+    lessons = examples(sessions, is_new, settings.data.history)
+
+    features = [
+        new_features or old_features
+        for new_features, old_features in zip(
+            item_features(vocab.ids, catalogue, settings.model.features),
+            parent.towers.items.features() + [[]] * (len(vocab) - len(parent.vocab)),
+            strict=True,
+        )
+    ]
+    towers = grown(parent.towers, settings, features, sessions)
+    counts = parent.counts.grow(len(vocab)).add(sessions.item[is_new], sessions.time[is_new])
+
+    strategy = parse(settings.update.strategy)
+    strategy.load(parent.strategy_state)
+    anchor = copy.deepcopy(towers).requires_grad_(False).eval()
+    task = objective(counts, lessons.targets, settings, seed)
+    this = Update(anchor, len(parent.vocab), parent.memory, task, np.random.default_rng(seed))
+    strategy.prepare(towers, this)
+    batches = Batches(lessons, settings.training.batch_size, seed)
+    learn(towers, batches, settings.update.epochs, settings.update.lr, strategy, this, settings.training, progress)
+    strategy.finish(towers, lessons, this)
+
+    return replace(
+        parent,
+        settings=settings,
+        towers=towers,
+        vocab=vocab,
+        counts=counts,
+        memory=parent.memory.add(lessons, [settings.training.seed, number]),
+        strategy_state={**parent.strategy_state, **strategy.state()},
+        titles={**parent.titles, **{id: catalogue[id] for id in vocab.ids[1:] if id in catalogue}},
+        number=number,
+        notes={
+            **this.notes,
+            "events": float(len(new)),
+            "examples": float(len(lessons)),
+            "new items": float(len(vocab) - len(parent.vocab)),
+            "new people": float(_newcomers(new, past)),
+        },
+    )
+
+
+def _newcomers(new: pa.Table, past: pa.Table) -> int:
+    """Count the people in `new` who are not in `past`."""
+    people = pc.unique(new["user_id"].drop_null())
+    return len(people) - int(pc.sum(pc.is_in(people, value_set=pc.unique(past["user_id"].drop_null()))).as_py() or 0)
