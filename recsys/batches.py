@@ -113,7 +113,7 @@ def batch(some: Examples) -> Batch:
     inside = np.arange(lengths.max(initial=2))[None, :] < lengths[:, None]
 
     def grid(column: np.ndarray, dtype: type) -> np.ndarray:
-        filled = np.zeros(inside.shape, dtype)
+        filled: np.ndarray = np.zeros(inside.shape, dtype)
         filled[inside] = column
         return filled
 
@@ -144,9 +144,7 @@ class Batches:
         order = rng.permutation(len(self.examples))
         lengths = self.examples.lengths
         pool = 50 * self.size
-        order = np.concatenate(
-            [part[np.argsort(lengths[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))]
-        )
+        order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))])
         cuts = np.split(order, range(self.size, len(order), self.size))
         for i in rng.permutation(len(cuts)):
             yield batch(self.examples.take(cuts[i]))

@@ -42,7 +42,7 @@ def derive_event_ids(columns: pd.DataFrame) -> np.ndarray:
 
     columns: user_id, session_id, item_id, timestamp (ms), event_type, value -> (N,) of 32 hex digits.
     """
-    frame = columns[list(_IDENTITY)]
+    frame = columns[list(_IDENTITY)].astype({"timestamp": "int64", "value": "float32"})
     halves = [pd.util.hash_pandas_object(frame, index=False, hash_key=key).to_numpy() for key in _KEYS]
     return np.array([f"{a:016x}{b:016x}" for a, b in zip(*halves, strict=True)], dtype=object)
 

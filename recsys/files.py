@@ -1,9 +1,11 @@
 """Files that are either the old one or the new one, never half: written beside, fsynced, renamed."""
 
+import fcntl
 import hashlib
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -39,6 +41,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace the file at `path` by `content`."""
     data = content.encode() if isinstance(content, str) else content
     write_beside(path, lambda beside: beside.write_bytes(data))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only writer in a folder; the lock goes with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def sha256(path: Path) -> str:

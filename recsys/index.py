@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import faiss
 import numpy as np
@@ -46,16 +47,14 @@ class ItemIndex:
         queries (B, d) L2-normalised; exclude: rows that may not appear, for every query of the call.
         """
         k = max(1, min(k, len(self)))
-        options = (
-            {} if exclude is None or not len(exclude) else {"sel": faiss.IDSelectorNot(faiss.IDSelectorBatch(exclude.astype(np.int64)))}
-        )
-        inner = faiss.downcast_index(self.faiss)
-        params = (
-            faiss.SearchParametersIVF(nprobe=inner.nprobe, **options)
-            if isinstance(inner, faiss.IndexIVF)
-            else faiss.SearchParameters(**options)
-        )
-        return self.faiss.search(np.ascontiguousarray(queries, np.float32), k, params=params)
+        queries = np.ascontiguousarray(queries, np.float32)
+        if exclude is None or not len(exclude):
+            return self.faiss.search(queries, k)
+        unwanted = faiss.IDSelectorBatch(exclude.astype(np.int64))  # named, so that it lives as long as the search
+        allowed = faiss.IDSelectorNot(unwanted)
+        exact, ivf = cast(Any, faiss.SearchParameters), cast(Any, faiss.SearchParametersIVF)
+        params = ivf(sel=allowed, nprobe=self.faiss.nprobe) if isinstance(self.faiss, faiss.IndexIVF) else exact(sel=allowed)
+        return self.faiss.search(queries, k, params=params)
 
     def write(self, folder: Path) -> None:
         """Write the index and, beside it, which towers it belongs to."""
@@ -98,23 +97,23 @@ def _exact(vectors: np.ndarray) -> faiss.Index:
     return index
 
 
-def _ivf(vectors: np.ndarray) -> faiss.IndexIVF:
+def _ivf(vectors: np.ndarray) -> Any:
     lists = max(1, int(2 * np.sqrt(len(vectors))))
-    index = faiss.index_factory(vectors.shape[1], f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(vectors.shape[1], f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
     index.cp.seed, index.cp.spherical = 0, True
     index.train(vectors[1:])
     index.add_with_ids(vectors[1:], _rows(vectors))
     return index
 
 
-def _tune(index: faiss.IndexIVF, vectors: np.ndarray, min_recall: float) -> float:
+def _tune(index: Any, vectors: np.ndarray, min_recall: float) -> float:
     """Probe as few lists as `min_recall` allows."""
     while (recall := recall_at_100(index, vectors)) < min_recall and index.nprobe < index.nlist:
         index.nprobe = min(index.nlist, index.nprobe * 2)
     return recall
 
 
-def _refilled(parent: faiss.Index, vectors: np.ndarray) -> faiss.IndexIVF | None:
+def _refilled(parent: Any, vectors: np.ndarray) -> Any:
     if not isinstance(parent, faiss.IndexIVF) or parent.d != vectors.shape[1]:
         return None
     index = faiss.clone_index(parent)

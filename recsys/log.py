@@ -3,20 +3,18 @@
 A segment is named after the offsets of its first event and of the one behind its last: 000000000000-000000141695.parquet.
 """
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.errors import BadInput
 from recsys.events import SCHEMA
-from recsys.files import write_beside
+from recsys.files import locked, write_beside
 
 SEGMENT_ROWS = 1_000_000
 
@@ -61,7 +59,7 @@ class Log:
 
         `notes` travel in the metadata of the last segment written, committed with its events or not at all.
         """
-        with self._writer():
+        with locked(self.folder):
             table = self._without_known(table.select(SCHEMA.names).cast(SCHEMA))
             for start in range(0, len(table), SEGMENT_ROWS):
                 part = table.slice(start, SEGMENT_ROWS)
@@ -90,12 +88,16 @@ class Log:
         """Return the id of every event in the log."""
         return {id for path in self.segments() for id in pq.read_table(path, columns=["event_id"])["event_id"].to_pylist()}
 
+    def holds(self, ids: pa.ChunkedArray) -> np.ndarray:
+        """Say of each event id whether the log has it, (N,) bool."""
+        found = np.zeros(len(ids), bool)
+        for path in self.segments():
+            found |= pc.is_in(ids, value_set=pq.read_table(path, columns=["event_id"])["event_id"]).to_numpy()
+        return found
+
     def _without_known(self, table: pa.Table) -> pa.Table:
-        ids = table["event_id"].to_pandas()
-        fresh = ~ids.duplicated()
-        if len(self):
-            fresh &= ~ids.isin(self.event_ids())
-        return table.filter(pa.array(fresh))
+        again = table["event_id"].to_pandas().duplicated().to_numpy()
+        return table.filter(pa.array(~again & ~self.holds(table["event_id"])))
 
     def _commit(self, part: pa.Table) -> None:
         first = len(self)
@@ -108,17 +110,6 @@ class Log:
             read_before = behind <= after.offset and after.until is None
             if first < upto.offset and not read_before:
                 yield pq.read_table(path, columns=sorted({*names, "timestamp"})), first
-
-    @contextmanager
-    def _writer(self) -> Iterator[None]:
-        """One writer at a time; the lock goes with its process."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
 
 def _bounds(path: Path) -> tuple[int, int]:

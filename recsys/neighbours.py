@@ -111,9 +111,9 @@ class Neighbours:
 
         key = query * len(self) + timeline
         order = np.argsort(key * self.newest + back, kind="stable")
-        key, first = np.unique(key[order], return_index=True)
         if not len(key):
             return query, timeline, match, np.zeros(0)
+        first = np.flatnonzero(np.concatenate([[True], np.diff(key[order]) != 0]))
         similarity = np.add.reduceat(np.exp(-back[order] / self.fading), first)
         query, timeline, match = query[order][first], timeline[order][first], match[order][first]
         age = np.maximum(0, now[query] - self._ended[timeline]) / DAY

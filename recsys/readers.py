@@ -121,7 +121,13 @@ class Raw:
         return np.cumsum(extra)
 
 
-def read_file(path: str | Path, format: str | None = None, columns: Mapping[str, str] | None = None, what: What = "events", step: Step = silent) -> Raw:
+def read_file(
+    path: str | Path,
+    format: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    what: What = "events",
+    step: Step = silent,
+) -> Raw:
     """Read a file of events or of item metadata, as `format` or as what its name and its first lines say it is.
 
     `columns` says which of its columns is which of ours: {"user_id": "userId"}.
@@ -195,8 +201,8 @@ def _content(path: Path, step: Step) -> bytes:
             content = _unpack(file, packed, path, step)
     except FileNotFoundError:
         raise BadInput(f"there is no file {path}") from None
-    except OSError as error:
-        why = "is damaged or cut short" if error.errno is None else "cannot be read"
+    except (OSError, pa.ArrowException) as error:
+        why = "is damaged or cut short" if getattr(error, "errno", None) is None else "cannot be read"
         raise BadInput(f"{path} {why}: {_one_line(error)}; nothing of it was taken, fetch it again") from None
     if not content.strip():
         raise BadInput(f"{path} is empty")
@@ -242,8 +248,170 @@ def _text(path: Path, name: str, layout: Format, content: bytes, what: What) -> 
         ),
         convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
     )
-    if layout.quoted and content.count(b'"') % 2 and len(table) and any("\n" in str(column[-1]) for column in table.columns):
-        raise BadInput(f"{path} has an opening quote that is never closed, in or before its last {len(str(table.slice(len(table) - 1)))} characters")
+    end = [*(text for _, _, text in broken[-1:]), *(column[-1].as_py() for column in table.columns if len(table))]
+    open_quote = next((cell for cell in end if "\n" in cell), None)
+    if layout.quoted and content.count(b'"') % 2 and open_quote is not None:
+        raise BadInput(f"{path} has an opening quote that is never closed and swallows all behind it: {open_quote[:100]!r}")
     blank = _is_blank(table)
-    record = np.setdiff1d(np.arange(1 + has_header, 1 + has_header + len(table) + len(broken)), [number for number, _, _ in broken])
+    record = np.ones(len(table) + len(broken), bool)
+    record[[number - 1 - has_header for number, _, _ in broken]] = False
+    record = np.flatnonzero(record) + 1 + has_header
     return Raw(path, name, separator, table.filter(pa.array(~blank)), record[~blank], broken)
+
+
+def _refuse_binary(path: Path, content: bytes) -> None:
+    head = content[:65_536]
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise BadInput(f"{path} is UTF-16 text; save it as UTF-8")
+    if len(head) - len(head.translate(None, _JUNK)) > len(head) / 20:
+        raise BadInput(f"{path} is not a text file; {', '.join(FORMATS)} can be read, each plain, .gz or .zst")
+
+
+def _utf8(content: bytes, what: What) -> bytes:
+    """Return text as UTF-8: old film lists are Latin-1; elsewhere a broken letter becomes U+FFFD, which no id may hold."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        text = content.decode("latin-1") if what == "items" else content.decode(errors="replace")
+        return text.encode()
+    return content
+
+
+def _separator(content: bytes) -> str:
+    first = content.lstrip().split(b"\n", 1)[0].decode()
+    return max(",\t;|", key=first.count)
+
+
+def _header(content: bytes, mark: str, layout: Format, what: What) -> tuple[list[str], int]:
+    """Return the names of the columns and how many lines stand before the first row."""
+    skip = len(content) - len(content.lstrip(b"\r\n"))
+    skip = content[:skip].count(b"\n")
+    first = content.lstrip(b"\r\n").split(b"\n", 1)[0].decode().rstrip("\r")
+    cells = next(csv.reader([first], delimiter=mark)) if layout.quoted else first.split(mark)
+    given = layout.item_names if what == "items" else layout.names
+    if given:
+        return [*given, *(str(n) for n in range(len(given) + 1, len(cells) + 1))][: max(len(cells), 1)], skip
+    names = [cell.strip() for cell in cells]
+    if all(_TYPED.match(name) for name in names):
+        names = [name.split(":")[0] for name in names]
+    elif len(names) > 1 and all(_DATUM.fullmatch(name) for name in names):  # data from the first line on: columns go by number
+        return [str(n + 1) for n in range(len(names))], skip
+    return [name if name and name not in names[:n] else f"{name}#{n + 1}" for n, name in enumerate(names)], skip + 1
+
+
+def _is_blank(table: pa.Table) -> np.ndarray:
+    blank = np.ones(len(table), bool)
+    for column in table.columns:
+        blank &= pc.equal(column, "").to_numpy()
+    return blank
+
+
+def _json_lines(path: Path, name: str, content: bytes) -> Raw:
+    """Read one JSON object a line."""
+    _refuse_binary(path, content)
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    if content.lstrip()[:1] == b"[":
+        raise BadInput(f"{path} is one JSON list; one object a line is needed, as `jq -c '.[]' {path.name}` writes them")
+    rows: list[dict[str, Any]] = []
+    record: list[int] = []
+    broken: list[tuple[int, str, str]] = []
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+            record.append(number)
+        else:
+            broken.append((number, "not a JSON object", line.decode(errors="replace")))
+    if broken and not rows:
+        raise BadInput(f"{path} holds no JSON object on any of its {len(broken)} lines; one object a line is needed")
+    names = dict.fromkeys(key for row in rows for key in row)
+    table = pa.table({key: pa.array([_json_text(row.get(key)) for row in rows], pa.string()) for key in names})
+    return Raw(path, name, ", ", table, np.array(record, np.int64), broken)
+
+
+def _json_text(cell: Any) -> str | None:
+    if cell is None or isinstance(cell, str):
+        return cell
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() else repr(cell)
+    if isinstance(cell, list):
+        return "|".join(str(entry) for entry in cell)
+    return orjson.dumps(cell).decode()
+
+
+def _parquet(path: Path, name: str, content: bytes) -> Raw:
+    """Read a Parquet file; its rows count from 1."""
+    table = pq.read_table(pa.BufferReader(content))
+    table = pa.table({column: _column_text(table[column]) for column in table.column_names})
+    return Raw(path, name, ", ", table, np.arange(1, len(table) + 1))
+
+
+def _column_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return pc.binary_join(column.cast(pa.list_(pa.string())), "|")
+    if pa.types.is_nested(column.type):
+        return pa.chunked_array([pa.array([None if cell is None else str(cell) for cell in column.to_pylist()], pa.string())])
+    return column.cast(pa.string())
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _named(raw: Raw, columns: dict[str, str], what: What) -> pa.Table:
+    """Return the table with our names on the columns that were given or are known by another name."""
+    aliases, found = (ITEM_ALIASES if what == "items" else ALIASES), raw.table.column_names
+    for ours, theirs in columns.items():
+        if ours not in aliases:
+            raise BadInput(f"there is no column {ours!r} to fill; {nearest(ours, aliases)}")
+        if theirs not in found:
+            raise BadInput(f"{raw.path} has no column {theirs!r} for {ours}; it has: {_listed(found)}; {_example(raw, columns, what)}")
+        if list(columns.values()).count(theirs) > 1:
+            raise BadInput(
+                f"--columns gives {theirs!r} to {' and '.join(k for k, v in columns.items() if v == theirs)}; each needs its own"
+            )
+    names = dict(columns)
+    for ours, words in aliases.items():
+        free = {_key(name): name for name in reversed(found) if name not in names.values()}
+        match = next((free[word] for word in words.split() if word in free), None)
+        if ours not in names and match is not None:
+            names[ours] = match
+    timed = "timestamp" in names or raw.format == "ader"
+    complete = "item_id" in names and (what == "items" or (timed and ("user_id" in names or "session_id" in names)))
+    if not complete:
+        needed = "item_id" if what == "items" else "item_id, timestamp and user_id or session_id"
+        raise BadInput(f"{raw.path} has the columns {_listed(found)}; needed: {needed}; {_example(raw, names, what)}")
+    ours_of = {theirs: ours for ours, theirs in names.items()}
+    return raw.table.rename_columns([ours_of.get(name, f"{name}#" if name in names else name) for name in found])
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _example(raw: Raw, names: Mapping[str, str], what: What) -> str:
+    """Return a --columns to copy, filled in with what is known and with columns still free."""
+    free = [name for name in raw.table.column_names if name not in names.values()]
+    wanted = ["item_id"] if what == "items" else ["session_id" if "session_id" in names else "user_id", "item_id", "timestamp"]
+    known = {ours: theirs for ours, theirs in names.items() if theirs in raw.table.column_names}
+    pairs = [f"{ours}={known[ours] if ours in known else free.pop(0) if free else '...'}" for ours in wanted]
+    return f"say which is which, for example --columns {','.join(pairs)}"
+
+
+def _with_weeks(raw: Raw) -> Raw:
+    """Give the clicks of period N times in week N: evenly spread, in their order."""
+    period = _PERIOD.search(_plain_name(raw.path))
+    if period is None:
+        raise BadInput(f"{raw.path} has no times and no number; ADER's files are called period_0.txt, period_1.txt, ...")
+    rows = len(raw.table)
+    time = ADER_EPOCH_MS + int(period[1]) * WEEK_MS + np.arange(rows) * WEEK_MS // max(rows, 1)
+    return replace(raw, table=raw.table.append_column("timestamp", pa.array(time).cast(pa.string())))

@@ -31,7 +31,7 @@ class Model(_Section):
     encoder: Literal["transformer", "gru", "mean"] = Field("transformer", description="how the user tower reads a history")
     blocks: int = Field(2, ge=1, le=12, description="blocks of the encoder")
     heads: int = Field(2, ge=1, le=16, description="attention heads; divides dim")
-    dropout: float = Field(0.3, ge=0, lt=1, description="dropout on the inputs and inside the blocks")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout on the inputs and inside the blocks")
     id_dropout: float = Field(0.1, ge=0, lt=1, description="share of items trained from their content alone")
     temperature: float = Field(0.07, gt=0, description="where the learned temperature starts")
     features: int = Field(16384, ge=16, description="buckets that item content is hashed into")
@@ -41,14 +41,14 @@ class Training(_Section):
     """First fit, full retrain, and what an update shares with them."""
 
     seed: int = Field(0, ge=0, description="the same seed gives the same release")
-    epochs: int = Field(10, ge=1, description="passes over the log in the first fit")
+    epochs: int = Field(12, ge=1, description="passes over the log in the first fit")
     batch_size: int = Field(128, ge=1, description="histories in one step")
-    lr: float = Field(1e-3, gt=0, description="highest learning rate; it decays to a tenth")
+    lr: float = Field(2e-3, gt=0, description="highest learning rate; it decays to a tenth")
     negatives: int = Field(2048, ge=0, description="uniform negatives in a step, beside the batch's own targets")
     full_softmax_below: int = Field(0, ge=0, description="catalogues smaller than this need no sampling")
     count_half_life: float = Field(30.0, gt=0, description="days after which a view counts half in item popularity")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
-    threads: int = Field(0, ge=0, description="CPU threads to train with; 0 leaves it to torch")
+    threads: int = Field(1, ge=1, description="CPU threads to train with; more help only where cores are idle")
 
 
 class UpdateSettings(_Section):

@@ -1,6 +1,7 @@
 """The two towers: items from their id and content, people from what they did. Both end in unit vectors."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,9 +12,7 @@ from recsys.events import EVENT_TYPES
 from recsys.sessions import N_GAPS, Histories
 from recsys.settings import Model
 
-
-import os
-START = float(os.environ.get("START","0.02"))
+START = 0.01
 """Small, so that the first steps turn a vector and do not only lengthen it."""
 
 
@@ -45,7 +44,7 @@ class ItemTower(nn.Module):
         """Return the feature buckets of every row."""
         start = self.start.tolist()
         flat = self.feature.tolist()
-        return [flat[a:b] for a, b in zip(start, start[1:], strict=False)]
+        return [flat[a:b] for a, b in pairwise(start)]
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows (R,) -> unit vectors (R, d)."""
@@ -129,7 +128,8 @@ class Transformer(nn.Module):
         *first, final = self.blocks
         for block in first:
             x = block(x)
-        return self.norm(final.last(x, lengths))
+        newest: Tensor = final.last(x, lengths)  # type: ignore[operator]
+        return self.norm(newest)
 
 
 class WeightedMean(nn.Module):
@@ -189,11 +189,16 @@ class UserTower(nn.Module):
 
     def last(self, items: Tensor, kinds: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
         """The same after the last event only, which is what serving runs: lengths (B,) >= 1 -> (B, d)."""
-        return F.normalize(self.encoder.last(self._read(items, kinds, gaps), items, lengths), dim=-1)
+        newest: Tensor = self.encoder.last(self._read(items, kinds, gaps), items, lengths)  # type: ignore[operator]
+        return F.normalize(newest, dim=-1)
 
     def _read(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> Tensor:
         place = self.place(torch.arange(items.shape[1], device=items.device))
         return self.drop(items * math.sqrt(items.shape[2]) + self.kind(kinds) + self.gap(gaps) + place)
+
+
+TABLES = ("items.ids.weight", "items.content.weight")
+"""The embedding tables: their rows are trained one by one."""
 
 
 class Towers(nn.Module):
@@ -211,11 +216,12 @@ class Towers(nn.Module):
 
     def tables(self) -> dict[str, nn.Parameter]:
         """The embedding tables whose rows are trained one by one."""
-        return {"items.ids.weight": self.items.ids.weight, "items.content.weight": self.items.content.weight}
+        named = dict(self.named_parameters())
+        return {name: named[name] for name in TABLES}
 
     def dense(self) -> dict[str, nn.Parameter]:
         """Every parameter that is not such a table."""
-        return {name: p for name, p in self.named_parameters() if name not in self.tables()}
+        return {name: p for name, p in self.named_parameters() if name not in TABLES}
 
     @torch.inference_mode()
     def item_vectors(self) -> np.ndarray:

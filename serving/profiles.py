@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import cast
 from zlib import crc32
 
 import orjson
@@ -114,7 +115,7 @@ class Profiles:
     async def read(self, owner: str) -> list[Event]:
         """Return the newest events of a user (or of "session:ID"), oldest first."""
         found = await self.client.zrange(self._keys(owner)[0], 0, -1, withscores=True)
-        return [_event(member, int(time)) for member, time in found]
+        return [_event(member, int(time)) for member, time in cast(list[tuple[bytes, float]], found)]
 
     async def _run(self, batch: Sequence[Event]) -> list:
         now = int(time.time() * 1000)

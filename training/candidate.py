@@ -72,10 +72,10 @@ class Candidate:
         vectors = self.item_vectors()
         np.save(folder / "vectors.npy", vectors)
         pq.write_table(self._items(), folder / "items.parquet", compression="zstd")
-        parent_index = self.parent and ItemIndex.read(self.parent.folder, self.parent.manifest["towers"])
+        parent_index = ItemIndex.read(self.parent.folder, self.parent.manifest["towers"]) if self.parent else None
         index = ItemIndex.build(vectors, towers, self.settings.index.exact_below, self.settings.index.min_recall, parent_index)
         index.write(folder)
-        export.user_tower(self.towers.users, folder / export.FILE, self.parent and self.parent.file(export.FILE))
+        export.user_tower(self.towers.users, folder / export.FILE, self.parent.file(export.FILE) if self.parent else None)
         (folder / "strategy").mkdir()
         save_file({**self.strategy_state, **_memory_tensors(self.memory)}, folder / "strategy" / "state.safetensors")
         (folder / "config.toml").write_text(as_toml(self.settings))

@@ -64,6 +64,7 @@ def _exported(tower: UserTower) -> onnx.ModelProto:
             output_names=["user"],
             dynamic_shapes=(both, both, both, {0: rows}),
         )
+    assert program is not None
     graph = program.model_proto
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces: machine paths do not belong in a release

@@ -9,18 +9,19 @@ import torch
 from recsys.batches import Batches, ItemCounts, examples
 from recsys.errors import BadInput
 from recsys.losses import Candidates, NextItem
+from recsys.progress import Step, silent
 from recsys.sessions import sessionise
 from recsys.settings import Settings
 from recsys.towers import Towers
 from recsys.vocab import Vocabulary
 from training.candidate import Candidate, Catalogue, item_features
 from training.growth import items_in
-from training.learner import Progress, learn
+from training.learner import learn
 from training.memory import Memory
 from training.strategies import Update, parse
 
 
-def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, progress: Progress | None = None) -> Candidate:
+def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step = silent) -> Candidate:
     """Train towers on a table of events (recsys.events.SCHEMA).
 
     catalogue: what is known about items, by id. Raises BadInput when there is nothing to learn from.
@@ -38,7 +39,7 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, progress: Pr
     update = Update(None, 0, memory, objective(counts, lessons.targets, settings, seed), np.random.default_rng(seed))
     strategy = parse(settings.update.strategy)
     batches = Batches(lessons, settings.training.batch_size, seed)
-    learn(towers, batches, settings.training.epochs, settings.training.lr, strategy, update, settings.training, progress)
+    learn(towers, batches, settings.training.epochs, settings.training.lr, strategy, update, settings.training, step)
     strategy.finish(towers, lessons, update)
     return Candidate(
         settings=settings,

@@ -3,7 +3,6 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -11,12 +10,14 @@ import torch
 from torch import Tensor
 
 from recsys.batches import Batch, Batches
+from recsys.progress import Step, silent
 from recsys.settings import Training
 from recsys.towers import Towers
 from training.strategies.base import Strategy, Update
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how far it is and how far it goes."""
+
+SCALE_RATE = 0.1
+"""The temperature learns this much slower: at full rate it sharpens until the towers know the log by heart."""
 
 
 class Learner(lightning.LightningModule):
@@ -34,8 +35,11 @@ class Learner(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """One optimizer for the dense weights, one for the table rows; both warm up, then decay to a tenth."""
+        dense = self.towers.dense()
+        scale = dense.pop("log_scale")
+        groups: list[dict[str, Any]] = [{"params": list(dense.values())}, {"params": [scale], "lr": self.lr * SCALE_RATE}]
         both = [
-            torch.optim.Adam(list(self.towers.dense().values()), lr=self.lr),
+            torch.optim.Adam(groups, lr=self.lr),
             torch.optim.SparseAdam(list(self.towers.tables().values()), lr=self.lr),
         ]
         return both, [torch.optim.lr_scheduler.LambdaLR(one, self._rate) for one in both]
@@ -53,7 +57,8 @@ class Learner(lightning.LightningModule):
         for name, term in self.strategy.penalties(self.towers, batch, self.update).items():
             self._note(name, term)
             loss = loss + term
-        optimizers, schedules = self.optimizers(), self.lr_schedulers()
+        optimizers: Any = self.optimizers()
+        schedules: Any = self.lr_schedulers()
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
@@ -79,15 +84,22 @@ class Learner(lightning.LightningModule):
 
 
 class _Report(lightning.Callback):
-    def __init__(self, progress: Progress, total: int):
-        self.progress, self.total = progress, total
+    def __init__(self, step: Step, total: int):
+        self.step, self.total = step, total
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        self.progress("training", trainer.fit_loop.epoch_loop.total_batch_idx + 1, self.total)
+        self.step("training", trainer.fit_loop.epoch_loop.total_batch_idx + 1, self.total)
 
 
 def learn(
-    towers: Towers, batches: Batches, epochs: int, lr: float, strategy: Strategy, update: Update, settings: Training, progress: Progress | None
+    towers: Towers,
+    batches: Batches,
+    epochs: int,
+    lr: float,
+    strategy: Strategy,
+    update: Update,
+    settings: Training,
+    step: Step = silent,
 ) -> None:
     """Train towers in place."""
     steps = epochs * len(batches)
@@ -105,7 +117,7 @@ def learn(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[_Report(progress, steps)] if progress else [],
+            callbacks=[_Report(step, steps)],
         )
         towers.train()
         trainer.fit(Learner(towers, strategy, update, lr, steps), batches)

@@ -9,18 +9,17 @@ import pyarrow.compute as pc
 import torch
 
 from recsys.batches import Batches, examples
+from recsys.progress import Step, silent
 from recsys.sessions import sessionise
 from recsys.settings import Settings
 from training.candidate import Candidate, Catalogue, item_features
 from training.fit import objective
 from training.growth import grown, items_in
-from training.learner import Progress, learn
+from training.learner import learn
 from training.strategies import Update, parse
 
 
-def update(
-    parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings, catalogue: Catalogue, progress: Progress | None = None
-) -> Candidate:
+def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings, catalogue: Catalogue, step: Step = silent) -> Candidate:
     """Learn the events in `new`; return the next candidate and leave the parent as it was.
 
     past: earlier events of the people in `new`, the context that their new events are read in. catalogue: what is known
@@ -52,7 +51,7 @@ def update(
     this = Update(anchor, len(parent.vocab), parent.memory, task, np.random.default_rng(seed))
     strategy.prepare(towers, this)
     batches = Batches(lessons, settings.training.batch_size, seed)
-    learn(towers, batches, settings.update.epochs, settings.update.lr, strategy, this, settings.training, progress)
+    learn(towers, batches, settings.update.epochs, settings.update.lr, strategy, this, settings.training, step)
     strategy.finish(towers, lessons, this)
 
     return replace(

@@ -1,0 +1,112 @@
+"""What is known about the items: append-only Parquet segments; of each column the last word about an item wins."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recsys.files import locked, write_beside
+
+SCHEMA = pa.schema(
+    [
+        pa.field("item_id", pa.string()),
+        pa.field("title", pa.string()),
+        pa.field("genres", pa.list_(pa.string())),
+    ]
+)
+"""Every catalogue has these columns; others are kept as text or numbers."""
+
+
+class Catalogue:
+    """Titles, genres and whatever else the sources said, one row per item."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def segments(self) -> list[Path]:
+        """Return the committed segments, oldest first."""
+        return sorted(self.folder.glob("[0-9]*.parquet"))
+
+    def add(self, table: pa.Table) -> int:
+        """Add what `table` says about its items; return of how many of them anything was new."""
+        with locked(self.folder):
+            news = self.news(table)
+            if len(news):
+                path = self.folder / f"{len(self.segments()):06d}.parquet"
+                write_beside(path, lambda beside: pq.write_table(news, beside, compression="zstd"), exclusive=True)
+            return len(news)
+
+    def news(self, table: pa.Table) -> pa.Table:
+        """Return the rows that `add` would write: whole items of which `table` says something that was not known."""
+        known = self.read()
+        table = merge([SCHEMA.empty_table(), table])
+        both = merge([known, table])
+        before = np.full(len(both), -1)
+        before[: len(known)] = np.arange(len(known))  # merge keeps the order of first appearance
+        changed = before < 0
+        for name in both.column_names:
+            old = _at(known[name], before) if name in known.column_names else pa.nulls(len(both), both[name].type)
+            changed |= ~_same(_cast(pa.chunked_array([old]) if isinstance(old, pa.Array) else old, both[name].type), both[name])
+        return both.filter(pa.array(changed))
+
+    def read(self) -> pa.Table:
+        """Return one row per item, first seen first."""
+        return merge([SCHEMA.empty_table(), *(pq.read_table(path) for path in self.segments())])
+
+    def items(self) -> dict[str, dict[str, Any]]:
+        """Return the catalogue for look-ups: item_id -> its row."""
+        return {row["item_id"]: row for row in self.read().to_pylist()}
+
+
+def merge(parts: Sequence[pa.Table]) -> pa.Table:
+    """Join tables about items into one row per item; where a later cell is empty the earlier one stays."""
+    names = list(dict.fromkeys(name for part in parts for name in part.column_names))
+    columns = {name: _joined(name, parts) for name in names}
+    ids = columns["item_id"].combine_chunks().dictionary_encode()
+    item = ids.indices.to_numpy()
+    for name in names:
+        last = np.full(len(ids.dictionary), -1)
+        rows = np.flatnonzero(columns[name].is_valid().to_numpy())
+        last[item[rows]] = rows  # of several rows the last one is kept
+        columns[name] = _at(columns[name], last)
+    return pa.table(columns)
+
+
+def _joined(name: str, parts: Sequence[pa.Table]) -> pa.ChunkedArray:
+    type = _common({part.schema.field(name).type for part in parts if name in part.column_names} - {pa.null()})
+    columns = (_cast(part[name], type) if name in part.column_names else pa.chunked_array([pa.nulls(len(part), type)]) for part in parts)
+    return pa.chunked_array([chunk for column in columns for chunk in column.chunks], type)
+
+
+def _common(types: set[pa.DataType]) -> pa.DataType:
+    """Return the type that holds what all the sources said."""
+    if types and all(pa.types.is_list(type) for type in types):
+        return pa.list_(pa.string())
+    if types and all(pa.types.is_integer(type) for type in types):
+        return pa.int64()
+    if types and all(pa.types.is_integer(type) or pa.types.is_floating(type) for type in types):
+        return pa.float64()
+    return pa.string()
+
+
+def _cast(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_list(column.type) and pa.types.is_string(type):
+        return pc.binary_join(column, "|")
+    return column.cast(type)
+
+
+def _at(column: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
+    """Return the cells at `rows`; null where a row is -1."""
+    return column.take(pa.array(rows, mask=rows < 0))
+
+
+def _same(a: pa.ChunkedArray, b: pa.ChunkedArray) -> np.ndarray:
+    """Say where two columns agree; two empty cells do."""
+    if pa.types.is_list(a.type):
+        a, b = pc.binary_join(a, "\x1f"), pc.binary_join(b, "\x1f")
+    equal = pc.fill_null(pc.equal(a, b), False).to_numpy()
+    return equal | (a.is_null().to_numpy() & b.is_null().to_numpy())

@@ -1,0 +1,443 @@
+"""The `recsys` command: every room from the terminal. The only file that may import them all."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from recsys.errors import BadInput, RecsysError
+from recsys.home import Home
+from recsys.settings import Settings, load_settings
+
+# Imports of the rooms stand inside the commands: `recsys --help` must not wait for torch.
+
+app = typer.Typer(
+    name="recsys",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="A recommender that keeps learning. Everything lives under one folder, --home.\n\n"
+    "A first round:  recsys import ratings.csv,  recsys fit,  recsys serve;  then, whenever the log has grown:  recsys update.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Public data sets to try things on.")
+app.add_typer(data_app, name="data")
+
+_HomeOption = Annotated[
+    Path, typer.Option("--home", "-H", envvar="RECSYS_HOME", help="The folder with log/, releases/, redis/. Made when first written to.")
+]
+_JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")]
+_ConfigOption = Annotated[
+    list[Path] | None,
+    typer.Option("--config", "-c", help="A TOML file of settings (examples: configs/*.toml); H/config.toml is always read first."),
+]
+_SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", help="One setting, such as training.epochs=5; wins over every file.")]
+_FormatOption = Annotated[str | None, typer.Option("--format", "-f", help="The file's format, where it is not to be detected.")]
+_ColumnsOption = Annotated[
+    str | None, typer.Option("--columns", help="What the columns are called: user_id=userId,item_id=movieId,timestamp=ts")
+]
+_UntilOption = Annotated[
+    str | None, typer.Option("--until", help="Learn only events before this moment: 2013-06-01 or 2013-06-01T12:00:00Z or unix seconds.")
+]
+HOME = Path(".recsys")
+out, err = Console(), Console(stderr=True)
+
+
+@app.command("import")
+def import_(
+    paths: Annotated[list[Path], typer.Argument(help="csv, tsv, jsonl, parquet, .inter, .dat, period_N.txt; each also .gz or .zst")],
+    home: _HomeOption = HOME,
+    items: Annotated[bool, typer.Option("--items", help="The files describe items (titles, genres, ...) instead of events.")] = False,
+    format: _FormatOption = None,
+    columns: _ColumnsOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that cannot be used, and write nothing.")] = False,
+    json: _JsonOption = False,
+) -> None:
+    """Read events (or, with --items, item metadata) into the log.
+
+    Rows that cannot be used are counted, shown and left out; the rest goes in, sorted by time. Importing the same file
+    twice adds nothing.
+    """
+    _intake(paths, home, items, format, columns, strict, json, write=True)
+
+
+@app.command()
+def validate(
+    paths: Annotated[list[Path], typer.Argument(help="The files to look at.")],
+    home: _HomeOption = HOME,
+    items: Annotated[bool, typer.Option("--items", help="The files describe items instead of events.")] = False,
+    format: _FormatOption = None,
+    columns: _ColumnsOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that cannot be used.")] = False,
+    json: _JsonOption = False,
+) -> None:
+    """Do all that `import` does, but write nothing."""
+    _intake(paths, home, items, format, columns, strict, json, write=False)
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="movielens-latest-small")], home: _HomeOption = HOME, json: _JsonOption = False
+) -> None:
+    """Download a public data set, keep it in the cache, and import it."""
+    from recsys.download import fetch
+    from recsys.intake import import_events, import_items
+    from recsys.progress import bar
+
+    with bar(json) as step:
+        events, items = fetch(name, step=step)
+        reports = [import_items(Home(home), [items], step=step), import_events(Home(home), [events], step=step)]
+    _show([report.as_dict() for report in reports], json, *reports)
+
+
+@app.command()
+def simulate(
+    home: _HomeOption = HOME,
+    users: Annotated[int, typer.Option(help="How many people.")] = 1000,
+    items: Annotated[int, typer.Option(help="How many films, by the end.")] = 500,
+    days: Annotated[float, typer.Option(help="How many days of log.")] = 60,
+    seed: Annotated[int, typer.Option(help="The same seed writes the same log.")] = 0,
+    json: _JsonOption = False,
+) -> None:
+    """Write into the log what a streaming app would see: known tastes, sessions, new films, trends that turn, dislikes."""
+    from recsys.progress import bar
+    from recsys.simulate import simulate as run
+
+    with bar(json) as step:
+        report = run(Home(home), users=users, items=items, days=days, seed=seed, step=step)
+    _show(report.as_dict(), json, report)
+
+
+@app.command()
+def fit(
+    home: _HomeOption = HOME,
+    until: _UntilOption = None,
+    config: _ConfigOption = None,
+    set: _SetOption = None,
+    json: _JsonOption = False,
+) -> None:
+    """Train the towers from scratch on the log and publish the release. Needed once; after that, `update`."""
+    from recsys.progress import bar
+    from training.job import fit_and_publish
+
+    settings = _settings(home, config, set)
+    _threads(settings)
+    with bar(json) as step:
+        release = fit_and_publish(Home(home), settings, _moment(until), step)
+    _show(_summary(release), json, _release_line(release))
+
+
+@app.command()
+def update(
+    home: _HomeOption = HOME,
+    until: _UntilOption = None,
+    strategy: Annotated[str | None, typer.Option(help='How to remember: naive, replay, "replay(share=0.3)+ewc(strength=50)", ...')] = None,
+    config: _ConfigOption = None,
+    set: _SetOption = None,
+    json: _JsonOption = False,
+) -> None:
+    """Learn what the log holds beyond the live release, and publish the next one.
+
+    Interrupted at any point, the old release goes on serving and the command can simply be run again.
+    """
+    from recsys.progress import bar
+    from training.job import update_and_publish
+
+    settings = _settings(home, config, [*(set or []), *([f"update.strategy={strategy}"] if strategy else [])])
+    _threads(settings)
+    with bar(json) as step:
+        release = update_and_publish(Home(home), settings, _moment(until), step)
+    if release is None:
+        _show({"release": None, "reason": "nothing new in the log"}, json, "nothing new in the log since the live release")
+    else:
+        _show(_summary(release), json, _release_line(release))
+
+
+@app.command()
+def releases(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
+    """List the releases, oldest first; the live one is marked."""
+    from recsys.registry import Registry
+
+    registry = Registry(Home(home).releases)
+    live = registry.current()
+    found = [registry.open(id) for id in registry.ids()]
+    table = Table("release", "live", "parent", "created", "why", "items", "events", "train s", box=None)
+    for release in found:
+        about, metrics = release.manifest, release.manifest["metrics"]
+        numbers = (str(metrics["items"]), f"{metrics.get('events', 0):.0f}", str(about["seconds"]["train"]))
+        table.add_row(release.id, "*" if release.id == live else "", about["parent"] or "-", about["created"], about["why"], *numbers)
+    empty = f"no release yet; train the first with: recsys fit --home {home}"
+    _show({"live": live, "releases": [release.manifest for release in found]}, json, table if found else empty)
+
+
+@app.command()
+def rollback(
+    id: Annotated[str | None, typer.Argument(help="The release to go back to; default: the parent of the live one.")] = None,
+    home: _HomeOption = HOME,
+    json: _JsonOption = False,
+) -> None:
+    """Make an older release live again: model, vocabulary, index, memory and log position together."""
+    from recsys.registry import Registry
+
+    registry = Registry(Home(home).releases)
+    live = registry.open()
+    id = id or live.manifest["parent"]
+    if id is None:
+        raise BadInput(f"release {live.id} has no parent to go back to; name one of: {', '.join(registry.ids())}")
+    registry.open(id).verify()
+    registry.point_to(id)
+    _show({"live": id, "was": live.id}, json, f"live is {id} (was {live.id})")
+
+
+@app.command()
+def status(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
+    """Say what there is: log, catalogue, live release, and how far it lags behind the log."""
+    from recsys.catalogue import Catalogue
+    from recsys.log import Log
+    from recsys.registry import Registry
+
+    place = Home(home)
+    log, registry = Log(place.log), Registry(place.releases)
+    live = registry.open() if registry.current() else None
+    found = {
+        "home": str(place.path),
+        "events": len(log),
+        "segments": len(log.segments()),
+        "items_described": len(Catalogue(place.items).read()),
+        "release": live and live.id,
+        "releases": len(registry.ids()),
+        "events_not_learned": len(log.read(after=live.position, columns=["event_id"])) if live else len(log),
+        "bytes": {part.name: _size(part) for part in (place.log, place.items, place.releases, place.redis)},
+    }
+    table = Table(show_header=False, box=None)
+    for name, value in found.items():
+        table.add_row(name.replace("_", " "), ", ".join(f"{k} {v:,}" for k, v in value.items()) if isinstance(value, dict) else str(value))
+    _show(found, json, table)
+
+
+@app.command()
+def serve(
+    home: _HomeOption = HOME,
+    host: Annotated[str | None, typer.Option(help="Address to bind; default: serving.host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind; 0 picks a free one; default: serving.port.")] = None,
+    config: _ConfigOption = None,
+    set: _SetOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON line once it is up.")] = False,
+) -> None:
+    """Serve the live release over HTTP; a new one is picked up without a restart. Documentation under /docs.
+
+    Profiles live in Redis: RECSYS_REDIS_URL, or a server of its own under H/redis.
+    """
+    from serving.api import run
+
+    given = [f"serving.{name}={value}" for name, value in (("host", host), ("port", port)) if value is not None]
+    run(Home(home), _settings(home, config, [*(set or []), *given]), json=json)
+
+
+@app.command()
+def archive(home: _HomeOption = HOME, config: _ConfigOption = None, set: _SetOption = None, json: _JsonOption = False) -> None:
+    """Move the events that the API took in from Redis into the log, so that the next update learns them."""
+    from serving.archive import archive_home
+
+    moved = archive_home(Home(home), _settings(home, config, set))
+    _show({"archived": moved}, json, f"{moved} events moved into the log")
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Event files, or the folder of period files for --protocol ader.")
+    ] = None,
+    items: Annotated[list[Path] | None, typer.Option("--items", help="Item metadata files that go with --data.")] = None,
+    home: Annotated[
+        Path | None, typer.Option("--home", "-H", envvar="RECSYS_HOME", help="Replay this home's log instead of files.")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="prequential: time windows of a log; ader: weekly period files.")] = "prequential",
+    window: Annotated[str, typer.Option(help="Length of a window: 7d, 12h, 30m.")] = "7d",
+    train: Annotated[int, typer.Option(help="Windows that the first fit learns from.")] = 8,
+    cycles: Annotated[int | None, typer.Option(help="At most so many windows or cycles are answered; default: all.")] = None,
+    methods: Annotated[str, typer.Option(help="Comma-separated: popular, knn, als, frozen, retrain, or any strategy.")] = (
+        "popular,knn,als,frozen,naive,replay+ewc,retrain"
+    ),
+    k: Annotated[str, typer.Option("--k", help="Lengths of the lists, comma-separated.")] = "10,20",
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Let methods recommend what the person already had.")] = False,
+    filter_unseen: Annotated[bool, typer.Option("--filter-unseen", help="Leave out targets that no window before held.")] = False,
+    config: _ConfigOption = None,
+    set: _SetOption = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the results to this file; - prints them.")] = None,
+) -> None:
+    """Replay a log: every window is answered before it is learned, by every method, over the full catalogue."""
+    from eval.command import evaluate as run
+    from recsys.progress import bar
+
+    settings = _settings(home, config, set)
+    _threads(settings)
+    with bar(str(json) == "-") as step:
+        results = run(
+            protocol=protocol,
+            data=data or [],
+            items=items or [],
+            home=Home(home) if home else None,
+            window=_seconds(window),
+            train=train,
+            cycles=cycles,
+            methods=methods,
+            ks=_whole_numbers(k),
+            exclude_seen=not include_seen,
+            filter_unseen=filter_unseen,
+            settings=settings,
+            step=step,
+        )
+    if json and str(json) != "-":
+        results.write(json)
+    _show(results.as_dict(), str(json) == "-", results.table())
+
+
+@app.command()
+def demo(
+    home: Annotated[Path, typer.Option("--home", "-H", help="A folder of the demo's own; it is emptied first.")] = Path(".demo"),
+    json: _JsonOption = False,
+) -> None:
+    """Show the whole system on a real log: import, fit, update week by week, evaluate, serve, tap. What `make demo` runs."""
+    from recsys.demo import run
+
+    _show(run(home, quiet=json), json)
+
+
+def main() -> None:
+    """Run the command; what the user can mend is one line on stderr and exit code 1."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        err.print("interrupted; nothing half-done is live", style="yellow")
+        sys.exit(128 + signal.SIGINT)
+    except RecsysError as error:
+        _complain(str(error))
+        sys.exit(1)
+    except OSError as error:
+        _complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        sys.exit(1)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's own complaints about the command line
+            raise
+        _complain(f"{error.format_message()} (see: recsys {' '.join(sys.argv[1:2])} --help)")
+        sys.exit(2)
+
+
+def _complain(text: str) -> None:
+    err.print(f"[bold red]error:[/bold red] {text.replace('[', chr(92) + '[')}", soft_wrap=True, highlight=False)
+
+
+def _intake(
+    paths: list[Path], home: Path, items: bool, format: str | None, columns: str | None, strict: bool, json: bool, write: bool
+) -> None:
+    from recsys import intake
+    from recsys.progress import bar
+
+    names = _pairs(columns)
+    with bar(json) as step:
+        if items:
+            report = intake.import_items(Home(home), paths, format, names, step, strict, write=write)
+        else:
+            take = intake.import_events if write else intake.validate_events
+            report = take(Home(home), paths, format, names, step, strict)
+    _show(report.as_dict(), json, report)
+
+
+def _show(result: Any, as_json: bool, *readable: Any) -> None:
+    if as_json:
+        import orjson
+
+        sys.stdout.write(orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
+    else:
+        for part in readable:
+            out.print(part, highlight=False)
+
+
+def _settings(home: Path | None, config: list[Path] | None, set: list[str] | None) -> Settings:
+    own = [Home(home).config] if home and Home(home).config.exists() else []
+    return load_settings(*own, *(config or []), overrides=_pairs_of(set or []))
+
+
+def _pairs(text: str | None) -> dict[str, str]:
+    return _pairs_of(text.split(",")) if text else {}
+
+
+def _pairs_of(texts: list[str]) -> dict[str, str]:
+    pairs = [text.strip().partition("=") for text in texts]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise BadInput(f"cannot read {name!r}; write name=value, several with commas between")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _moment(text: str | None) -> int | None:
+    """Read a moment as ms since 1970."""
+    if text is None:
+        return None
+    from datetime import UTC, datetime
+
+    try:
+        return int(float(text) * 1000)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"--until {text!r} is not a moment; write 2013-06-01, 2013-06-01T12:00:00Z or unix seconds") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _seconds(text: str) -> float:
+    units = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+    try:
+        length = float(text[:-1]) * units[text[-1]]
+    except (KeyError, ValueError, IndexError):
+        raise BadInput(f"--window {text!r} is not a length of time; write 30m, 12h, 7d or 2w") from None
+    if length <= 0:
+        raise BadInput(f"--window {text!r} must be longer than nothing")
+    return length
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        numbers = []
+    if not numbers or numbers[0] < 1:
+        raise BadInput(f"--k {text!r} must be whole numbers from 1 on, such as 10,20")
+    return numbers
+
+
+def _threads(settings: Settings) -> None:
+    """Keep the pools of torch, faiss and BLAS from fighting over the cores."""
+    import torch
+
+    torch.set_num_threads(settings.training.threads)
+
+
+def _summary(release: Any) -> dict[str, Any]:
+    return {"release": release.id, **{key: release.manifest[key] for key in ("parent", "why", "position", "metrics", "seconds", "content")}}
+
+
+def _release_line(release: Any) -> str:
+    about = release.manifest
+    new = f" ({about['metrics']['new items']:.0f} new)" if "new items" in about["metrics"] else ""
+    return (
+        f"release [bold]{release.id}[/bold]: {about['metrics']['events']:,.0f} events learned, {about['metrics']['items']:,} items{new}, "
+        f"{about['seconds']['train']:.1f} s training, {about['seconds']['write']:.1f} s writing; live"
+    )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+if __name__ == "__main__":
+    main()

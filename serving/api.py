@@ -1,0 +1,410 @@
+"""The HTTP API: routes that check what comes in and say what goes out; the deciding is done in the engine."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Annotated, Any, Literal
+
+import faiss
+import orjson
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from redis.exceptions import RedisError
+
+from recsys.errors import BadInput, nearest
+from recsys.events import EVENT_TYPES
+from recsys.home import Home
+from recsys.settings import Settings
+from serving.embedded import EmbeddedRedis
+from serving.engine import Engine, ItemNotFound, Snapshot
+from serving.profiles import Event, Profiles, StreamFull, connect
+
+BATCH = 500
+MAX_K = 500
+MAX_HISTORY = 200
+FUTURE = 5 * 60.0
+"""Seconds that a client's clock may be ahead of ours."""
+
+READ_BUDGET = 0.25
+"""Seconds that a recommendation waits for the profile before it answers without."""
+
+WRITE_BUDGET = 2.0
+"""Seconds that an event waits for Redis before it is refused."""
+
+AWAY = (RedisError, OSError, TimeoutError)
+
+
+def _event_type(name: str) -> str:
+    if name not in EVENT_TYPES:
+        raise ValueError(f"{name!r} is no event type; {nearest(name, EVENT_TYPES)}")
+    return name
+
+
+def _not_in_the_future(seconds: float) -> float:
+    ahead = seconds - time.time()
+    if ahead > FUTURE:
+        hint = "; timestamps are in seconds, this looks like milliseconds" if seconds > 1e11 else ""
+        raise ValueError(f"{seconds:.0f} is {ahead:.0f} s in the future, at most {FUTURE:.0f} are allowed{hint}")
+    return seconds
+
+
+def _not_a_session(user_id: str) -> str:
+    if user_id.startswith("session:"):
+        raise ValueError(f"{user_id!r} looks like a session; send the part behind 'session:' as session_id")
+    return user_id
+
+
+Id = Annotated[str, Field(min_length=1, max_length=256)]
+UserId = Annotated[Id, AfterValidator(_not_a_session)]
+EventType = Annotated[str, AfterValidator(_event_type), Field(json_schema_extra={"enum": list(EVENT_TYPES)})]
+Seconds = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=False, description="seconds since 1970, UTC; at most 5 minutes in the future", examples=[1_760_000_000.5]),
+    AfterValidator(_not_in_the_future),
+]
+Share = Annotated[float, Field(ge=0, le=1, description="a rating as a share of its scale, or the share that was watched")]
+K = Annotated[int, Field(ge=1, le=MAX_K, description="how many items")]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_field(cls, body: Any) -> Any:
+        for name in body if isinstance(body, dict) else ():
+            if name not in cls.model_fields:
+                raise ValueError(f"there is no field {name!r}; {nearest(name, cls.model_fields)}")
+        return body
+
+
+class EventIn(_Body):
+    """What somebody did with an item. It needs a user_id, a session_id or both."""
+
+    user_id: UserId | None = None
+    item_id: Id
+    event_type: EventType
+    timestamp: Seconds
+    event_id: Id | None = Field(None, description="sent twice, it counts once; made from the event itself where left out")
+    session_id: Id | None = None
+    value: Share | None = None
+    request_id: Id | None = Field(None, description="the request_id of the answer that showed the item")
+
+    @model_validator(mode="after")
+    def _somebody(self) -> "EventIn":
+        if self.user_id is None and self.session_id is None:
+            raise ValueError("an event needs a user_id, a session_id or both")
+        return self
+
+    def as_event(self) -> Event:
+        return Event(**{**self.model_dump(), "event_id": self.event_id or "", "timestamp": round(self.timestamp * 1000)})
+
+
+class HistoryEvent(_Body):
+    """One event of a history given in the request."""
+
+    item_id: Id
+    event_type: EventType = "watch"
+    timestamp: Seconds | None = Field(None, description="now, where left out")
+
+    def as_event(self, now: float) -> Event:
+        return Event(self.item_id, self.event_type, round((now if self.timestamp is None else self.timestamp) * 1000))
+
+
+class RecommendIn(_Body):
+    """A request that brings its own history; nothing of it is stored."""
+
+    history: list[HistoryEvent] = Field(max_length=MAX_HISTORY, description="any order; sorted by timestamp")
+    k: K = 20
+    exclude_seen: bool | None = Field(None, description="leave out the items of the history; the configured default where left out")
+    exclude_items: list[Id] = Field([], max_length=MAX_K)
+
+
+class Item(BaseModel):
+    """One recommended item. Scores compare within one source."""
+
+    item_id: str
+    score: float
+    source: Literal["tower", "popular"]
+    title: str = Field("", description="only where known")
+
+
+class Answer(BaseModel):
+    """Items, best first, all of one release."""
+
+    items: list[Item]
+    release: str
+    request_id: str
+    degraded: bool = Field(description="true where Redis did not answer in time and the items are the popular ones")
+
+
+class Accepted(BaseModel):
+    """What became of the events: stored durably and counted from the next recommendation on."""
+
+    accepted: int = Field(description="events that were new")
+    duplicates: int = Field(description="events whose id was known; they changed nothing")
+    request_id: str
+
+
+class Releases(BaseModel):
+    """Which release answers, and which could."""
+
+    live: str | None
+    releases: list[str]
+
+
+class Alive(BaseModel):
+    """The process runs."""
+
+    status: Literal["ok"]
+
+
+class Ready(BaseModel):
+    """What the service needs to answer in full."""
+
+    ready: bool
+    release: str | None
+    redis: bool
+
+
+class Problem(BaseModel):
+    """One line: what came, what was allowed, the way out."""
+
+    detail: str
+
+
+async def _no_unknown_parameter(request: Request) -> None:
+    allowed = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in allowed:
+            hint = nearest(name, allowed) if allowed else "this address takes none"
+            raise HTTPException(422, f"there is no parameter {name!r}; {hint}")
+
+
+_RETRY = {"description": "not now; try again", "model": Problem, "headers": {"Retry-After": {"schema": {"type": "integer"}}}}
+_RESPONSES: dict[int | str, dict[str, Any]] = {422: {"description": "what came cannot be used", "model": Problem}, 503: _RETRY}
+
+v1 = APIRouter(prefix="/v1", dependencies=[Depends(_no_unknown_parameter)], responses=_RESPONSES)
+health = APIRouter(prefix="/health", tags=["health"])
+
+
+@v1.post("/events", response_model=Accepted, tags=["events"])
+async def add_events(
+    request: Request,
+    body: Annotated[
+        Annotated[EventIn, Tag("event")] | Annotated[list[EventIn], Field(min_length=1, max_length=BATCH), Tag("events")],
+        Discriminator(lambda body: "events" if isinstance(body, list) else "event"),
+    ],
+) -> Response:
+    """Take one event or a batch of up to 500. One that is invalid refuses the whole batch, and nothing of it is stored."""
+    batch = [event.as_event() for event in (body if isinstance(body, list) else [body])]
+    try:
+        async with asyncio.timeout(WRITE_BUDGET):
+            new = await request.app.state.profiles.merge(batch)
+    except StreamFull as error:
+        raise _not_now(str(error)) from None
+    except AWAY:
+        raise _not_now("Redis is away, the events are not acknowledged; send them again, with the same event ids if they had any") from None
+    return _json({"accepted": sum(new), "duplicates": len(new) - sum(new), "request_id": _request_id()})
+
+
+@v1.get("/recommend/{user_id:path}", response_model=Answer, tags=["recommend"])
+async def recommend(
+    request: Request,
+    user_id: Annotated[Id, Path(description='a user, or "session:ID" for somebody who is not signed in')],
+    k: Annotated[K, Query()] = 20,
+    exclude_seen: Annotated[bool | None, Query(description="leave out what was seen; the configured default where left out")] = None,
+) -> Response:
+    """Recommend items to a user. Every event acknowledged before is counted."""
+    degraded, history = False, []
+    try:
+        async with asyncio.timeout(READ_BUDGET):
+            history = await request.app.state.profiles.read(user_id)
+    except AWAY:
+        degraded = True
+    snapshot = _snapshot(request)
+    return _answer(snapshot, snapshot.recommend(history, k, _seen(request, exclude_seen)), degraded)
+
+
+@v1.post("/recommend", response_model=Answer, tags=["recommend"])
+async def recommend_for_history(request: Request, body: RecommendIn) -> Response:
+    """Recommend items for the history in the request."""
+    now = time.time()
+    history = sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp)
+    snapshot = _snapshot(request)
+    return _answer(snapshot, snapshot.recommend(history, body.k, _seen(request, body.exclude_seen), body.exclude_items))
+
+
+@v1.get("/items/{item_id:path}/similar", response_model=Answer, tags=["recommend"], responses={404: {"model": Problem}})
+async def similar(request: Request, item_id: Annotated[Id, Path()], k: Annotated[K, Query()] = 20) -> Response:
+    """Return the items nearest to one."""
+    snapshot = _snapshot(request)
+    try:
+        return _answer(snapshot, snapshot.similar(item_id, k))
+    except ItemNotFound as error:
+        raise HTTPException(404, str(error)) from None
+
+
+@v1.get("/releases", response_model=Releases, tags=["releases"])
+async def releases(request: Request) -> Response:
+    """Say which release answers and which others are there."""
+    engine: Engine = request.app.state.engine
+    live = engine.snapshot.id if engine.snapshot else None
+    return _json({"live": live, "releases": await asyncio.to_thread(engine.registry.ids)})
+
+
+@health.get("/live", response_model=Alive)
+async def live() -> Response:
+    """Say that the process runs."""
+    return _json({"status": "ok"})
+
+
+@health.get("/ready", response_model=Ready, responses={503: {"description": "a part is missing", "model": Ready}})
+async def ready(request: Request) -> Response:
+    """Say whether there is a release to answer from and a Redis that answers."""
+    snapshot = request.app.state.engine.snapshot
+    redis = True
+    try:
+        async with asyncio.timeout(READ_BUDGET):
+            await request.app.state.profiles.client.ping()
+    except AWAY:
+        redis = False
+    ready = redis and snapshot is not None
+    return _json({"ready": ready, "release": snapshot.id if snapshot else None, "redis": redis}, 200 if ready else 503)
+
+
+def create_app(home: Home, settings: Settings) -> FastAPI:
+    """Return the app of one home; its Redis and its release are opened when it starts."""
+    serving = settings.serving
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        faiss.omp_set_num_threads(1)  # holds for this thread, the one that answers
+        with redis_address(home, settings) as url:
+            client = connect(url)
+            engine = app.state.engine = Engine(home.releases, serving.watch_seconds)
+            app.state.profiles = Profiles(client, serving.tenant, serving.profile_events, serving.profile_days)
+            await asyncio.to_thread(engine.refresh)
+            watch = asyncio.create_task(engine.watch())
+            try:
+                yield
+            finally:
+                watch.cancel()
+                with suppress(asyncio.CancelledError):
+                    await watch
+                await client.aclose()
+
+    app = FastAPI(
+        title="recsys",
+        summary="Recommendations that count every event from the next request on.",
+        version="1",
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.exclude_seen = serving.exclude_seen
+    app.include_router(v1)
+    app.include_router(health)
+    app.add_exception_handler(RequestValidationError, _refuse)
+    return app
+
+
+def run(home: Home, settings: Settings) -> None:
+    """Serve one home until SIGINT or SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    with _listen(settings.serving.host, settings.serving.port) as listener, redis_address(home, settings) as url:
+        known = settings.model_copy(update={"serving": settings.serving.model_copy(update={"redis_url": url})})
+        app = create_app(home, known)
+        config = uvicorn.Config(
+            app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False, timeout_graceful_shutdown=5
+        )
+        before = {sign: signal.signal(sign, lambda *_: None) for sign in (signal.SIGINT, signal.SIGTERM)}
+        try:  # uvicorn raises the signal that ended it once more, for whoever was there before: nobody, so we end with 0
+            _Server(config).run(sockets=[listener])
+        finally:
+            for sign, handler in before.items():
+                signal.signal(sign, handler)
+
+
+@contextmanager
+def redis_address(home: Home, settings: Settings) -> Iterator[str]:
+    """Give the address of the Redis in the settings, or of an embedded one that runs for as long."""
+    if settings.serving.redis_url:
+        yield settings.serving.redis_url
+    else:
+        with EmbeddedRedis(home.redis, settings.serving.appendfsync) as redis:
+            yield redis.url
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            snapshot = self.config.app.state.engine.snapshot  # type: ignore[union-attr]
+            what = f"release {snapshot.id}" if snapshot else "no release yet"
+            print(f"serving {what} on {url}, API docs on {url}/docs, end with Ctrl-C", flush=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family, backlog=1024)
+    except OSError as error:
+        raise BadInput(
+            f"cannot serve on {host}:{port}: {error.strerror}; choose another with --host and --port (0 picks a free port)"
+        ) from None
+
+
+def _snapshot(request: Request) -> Snapshot:
+    snapshot = request.app.state.engine.snapshot
+    if snapshot is None:
+        raise _not_now("there is no release to serve yet; train one with: recsys fit")
+    return snapshot
+
+
+def _seen(request: Request, asked: bool | None) -> bool:
+    return request.app.state.exclude_seen if asked is None else asked
+
+
+def _answer(snapshot: Snapshot, items: list[dict[str, Any]], degraded: bool = False) -> Response:
+    return _json({"items": items, "release": snapshot.id, "request_id": _request_id(), "degraded": degraded})
+
+
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+def _request_id() -> str:
+    return uuid.uuid4().hex
+
+
+def _not_now(why: str) -> HTTPException:
+    return HTTPException(503, why, headers={"Retry-After": "1"})
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    """Say in one line what is wrong with a request: the first thing found."""
+    assert isinstance(error, RequestValidationError)
+    return JSONResponse({"detail": _one_line(error.errors()[0])}, 422)
+
+
+def _one_line(first: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in first["loc"][1:] if part not in ("event", "events")) or str(first["loc"][0])
+    if first["type"] == "json_invalid":
+        return f"the body is not JSON: {first['ctx']['error']}"
+    if first["type"] == "value_error":
+        return f"{where}: {first['ctx']['error']}"
+    came = "" if first["type"] in ("missing", "too_long", "too_short") else f"; got {repr(first['input'])[:80]}"
+    return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}{came}"

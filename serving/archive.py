@@ -1,0 +1,77 @@
+"""From the streams to the event log, exactly once."""
+
+import uuid
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+import pyarrow as pa
+import redis
+
+from recsys.events import SCHEMA
+from recsys.log import Log
+from serving.profiles import PARTITIONS, stream_key
+
+READ = 2000
+"""Events taken from one partition at a time."""
+
+NOTE = "note.stream."
+STREAMS = "note.streams"
+"""Which Redis the stream ids belong to: a name made at random, kept there."""
+
+
+def archive(client: redis.Redis, tenant: str, folder: Path) -> int:
+    """Move what waits in the streams of a tenant into the log in `folder`; return how many events the log gained.
+
+    The id of the last event taken from each partition travels in the segment that holds the events, so both are
+    committed in one step; a stream is trimmed only behind that. Killed at any point, it can simply be run again:
+    events that were committed but not trimmed are skipped by these ids, and by their event ids.
+    """
+    log, notes = Log(folder), Log(folder).notes()
+    streams = _name_of_streams(client, tenant)
+    taken = {int(name.removeprefix(NOTE)): id for name, id in notes.items() if name.startswith(NOTE) and notes.get(STREAMS) == streams}
+    _trim(client, tenant, taken)
+    gained = 0
+    while waiting := _read(client, tenant, taken):
+        taken.update({partition: entries[-1][0] for partition, entries in waiting.items()})
+        note = {STREAMS: streams, **{f"{NOTE}{partition}": id for partition, id in sorted(taken.items())}}
+        gained += log.append(_table(waiting), note)
+        _trim(client, tenant, {partition: taken[partition] for partition in waiting})
+    return gained
+
+
+def _name_of_streams(client: redis.Redis, tenant: str) -> str:
+    """Tell this Redis from any other, so that ids taken from one never pass for ids of another."""
+    key = f"{{{tenant}}}:streams"
+    client.set(key, uuid.uuid4().hex, nx=True)
+    return cast(bytes, client.get(key)).decode()
+
+
+def _read(client: redis.Redis, tenant: str, taken: dict[int, str]) -> dict[int, list[tuple[str, bytes]]]:
+    """Return (stream id, event) pairs of the partitions in which some wait."""
+    with client.pipeline(transaction=False) as pipeline:
+        for partition in range(PARTITIONS):
+            after = f"({taken[partition]}" if partition in taken else "-"
+            pipeline.xrange(stream_key(tenant, partition), min=after, count=READ)
+        answers: list[Any] = pipeline.execute()
+    return {partition: [(id.decode(), fields[b"event"]) for id, fields in entries] for partition, entries in enumerate(answers) if entries}
+
+
+def _table(waiting: dict[int, list[tuple[str, bytes]]]) -> pa.Table:
+    """Return the events in the order they arrived, over all partitions."""
+    arrived = sorted((_order(id), partition, event) for partition, entries in waiting.items() for id, event in entries)
+    rows = [orjson.loads(event) for _, _, event in arrived]
+    return pa.table({name: pa.array([row.get(name) for row in rows]).cast(SCHEMA.field(name).type) for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def _trim(client: redis.Redis, tenant: str, taken: dict[int, str]) -> None:
+    with client.pipeline(transaction=False) as pipeline:
+        for partition, id in taken.items():
+            time, number = _order(id)
+            pipeline.xtrim(stream_key(tenant, partition), minid=f"{time}-{number + 1}", approximate=False)
+        pipeline.execute()
+
+
+def _order(id: str) -> tuple[int, int]:
+    time, number = id.split("-")
+    return int(time), int(number)

@@ -1,0 +1,204 @@
+"""From a history to a list of items: the live release in memory, and how the next one takes its place."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import onnxruntime
+import pyarrow.parquet as pq
+
+from recsys import events
+from recsys.errors import RecsysError, ReleaseDamaged
+from recsys.index import ItemIndex
+from recsys.registry import Registry, Release
+from recsys.sessions import gap_buckets
+from recsys.settings import load_settings
+from recsys.vocab import Vocabulary
+from serving.profiles import Event
+
+_log = logging.getLogger("recsys.engine")
+
+
+class ItemNotFound(RecsysError):
+    """The live release does not know that item."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One release, ready to answer; nothing in it changes.
+
+    vectors (n + 1, d) by vocabulary row, mapped from the file; popular (n,) rows, most popular first; popularity
+    (n + 1,) as a share of the most popular item's.
+    """
+
+    id: str
+    history: int
+    vocab: Vocabulary
+    titles: list[str | None]
+    vectors: np.ndarray
+    popular: np.ndarray
+    popularity: np.ndarray
+    index: ItemIndex
+    user_tower: onnxruntime.InferenceSession
+
+    @classmethod
+    def load(cls, release: Release) -> "Snapshot":
+        """Verify a release, read it and answer once; raise ReleaseDamaged where its parts do not fit together."""
+        release.verify()
+        faiss.omp_set_num_threads(1)  # holds for this thread
+        try:
+            snapshot = cls._read(release)
+            snapshot._warm()
+        except RecsysError:
+            raise
+        except Exception as error:  # whatever a library makes of a file that cannot be used
+            raise ReleaseDamaged(f"release {release.id} cannot be served: {error}; roll back with: recsys rollback") from error
+        return snapshot
+
+    @classmethod
+    def _read(cls, release: Release) -> "Snapshot":
+        items = pq.read_table(release.file("items.parquet"), columns=["item_id", "row", "count", "title"])
+        if not np.array_equal(items["row"].to_numpy(), np.arange(1, len(items) + 1)):
+            raise ReleaseDamaged(
+                f"release {release.id}: the rows of items.parquet are not 1 to {len(items)}; roll back with: recsys rollback"
+            )
+        count = np.concatenate([[0.0], np.nan_to_num(items["count"].to_numpy())])
+        return cls(
+            id=release.id,
+            history=load_settings(release.file("config.toml"), environ={}).data.history,
+            vocab=Vocabulary(items["item_id"].to_pylist()),
+            titles=[None, *items["title"].to_pylist()],
+            vectors=np.load(release.file("vectors.npy"), mmap_mode="r"),
+            popular=1 + np.argsort(-count[1:], kind="stable"),
+            popularity=count / max(count.max(), 1e-9),
+            index=ItemIndex.read(release.folder, towers=release.manifest["towers"]),
+            user_tower=_session(release.file("user_tower.onnx")),
+        )
+
+    def _warm(self) -> None:
+        """Run every part once, so that the first request meets warm caches and a misfit shows now."""
+        n, width = len(self.vocab) - 1, self.vectors.shape[1]
+        if not len(self.index) == n == len(self.vectors) - 1:
+            raise ReleaseDamaged(
+                f"release {self.id} has {n} items, {len(self.vectors) - 1} vectors and {len(self.index)} in the index; "
+                "roll back with: recsys rollback"
+            )
+        if n:
+            user = self._user(np.ones(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
+            if user.shape != (width,) or not np.isfinite(user).all():
+                raise ReleaseDamaged(f"release {self.id}: its user tower does not give {width} numbers; roll back with: recsys rollback")
+            self._nearest(user, 10, np.zeros(0, np.int64))
+
+    def recommend(
+        self, history: Sequence[Event], k: int, exclude_seen: bool = True, exclude_items: Iterable[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return up to `k` items for a history (oldest first), best first: item_id, score, source, title where known.
+
+        An item whose newest event is a dislike or a skip stays out even where seen items are allowed. Scores compare
+        within one source: "tower" is the towers' inner product, "popular" the share of the most popular item's views.
+        """
+        rows = self.vocab.rows(event.item_id for event in history)
+        kinds = np.array([events.CODE[event.event_type] for event in history], np.int64)
+        known = np.flatnonzero((rows > 0) & events.IS_HISTORY[kinds]) if len(history) else np.zeros(0, np.int64)
+        last_word = dict(zip(rows[known].tolist(), kinds[known].tolist(), strict=True))
+        barred = {row for row, kind in last_word.items() if exclude_seen or not events.IS_POSITIVE[kind]}
+        barred.update(self.vocab.rows(exclude_items).tolist())
+        out = np.fromiter(barred, np.int64)
+        answer: list[dict[str, Any]] = []
+        newest = known[-self.history :]
+        if len(newest):
+            time = np.array([history[place].timestamp for place in newest], np.int64)
+            user = self._user(rows[newest], kinds[newest], gap_buckets(time))
+            answer = [self._item(row, score, "tower") for row, score in self._nearest(user, k, out)]
+        return answer + self._popular(k - len(answer), barred | {self.vocab.row(item["item_id"]) for item in answer})
+
+    def similar(self, item_id: str, k: int) -> list[dict[str, Any]]:
+        """Return the `k` items nearest to one, without it, best first."""
+        row = self.vocab.row(item_id)
+        if not row:
+            raise ItemNotFound(
+                f"release {self.id} does not know item {item_id!r}; an item is known once an event named it and an update ran"
+            )
+        return [self._item(near, score, "tower") for near, score in self._nearest(self.vectors[row], k, np.array([row]))]
+
+    def _user(self, rows: np.ndarray, kinds: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+        """Run the user tower on one history: (L,) each -> (d,)."""
+        feed = {
+            "items": np.ascontiguousarray(self.vectors[rows], np.float32)[None],
+            "kinds": kinds.astype(np.int64)[None],
+            "gaps": gaps.astype(np.int64)[None],
+            "lengths": np.array([len(rows)], np.int64),
+        }
+        return self.user_tower.run(["user"], feed)[0][0]
+
+    def _nearest(self, query: np.ndarray, k: int, out: np.ndarray) -> list[tuple[int, float]]:
+        scores, rows = self.index.search(query[None], k, exclude=out)
+        return [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row > 0]
+
+    def _popular(self, k: int, out: set[int]) -> list[dict[str, Any]]:
+        picked: list[int] = []
+        for row in self.popular:
+            if len(picked) >= k:
+                break
+            if int(row) not in out:
+                picked.append(int(row))
+        return [self._item(row, float(self.popularity[row]), "popular") for row in picked]
+
+    def _item(self, row: int, score: float, source: str) -> dict[str, Any]:
+        item = {"item_id": self.vocab.ids[row], "score": score, "source": source}
+        title = self.titles[row]
+        return item if title is None else {**item, "title": title}
+
+
+class Engine:
+    """The live snapshot, and the watch that replaces it when another release goes live.
+
+    A request reads `snapshot` once and finishes on it. A release that cannot be served is refused with one line in the
+    log, and the old one keeps serving.
+    """
+
+    def __init__(self, releases: Path, watch_seconds: float = 1.0):
+        self.registry = Registry(releases)
+        self.watch_seconds = watch_seconds
+        self.snapshot: Snapshot | None = None
+        self._refused: tuple[str, int] | None = None
+
+    def refresh(self) -> bool:
+        """Load the release that CURRENT names, if it is another than the live one; say whether it took its place."""
+        try:
+            id, pointed = self.registry.current(), self.registry.pointer.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        if id is None or (self.snapshot is not None and id == self.snapshot.id) or self._refused == (id, pointed):
+            return False
+        try:
+            self.snapshot = Snapshot.load(self.registry.open(id))
+        except RecsysError as error:
+            self._refused = (id, pointed)
+            serving = f"release {self.snapshot.id} keeps serving" if self.snapshot else "no release is serving"
+            _log.error("refused release %s, %s: %s", id, serving, error)
+            return False
+        self._refused = None
+        _log.info("release %s is live", id)
+        return True
+
+    async def watch(self) -> None:
+        """Look for a new release every `watch_seconds`, in a thread, until cancelled."""
+        while True:
+            await asyncio.sleep(self.watch_seconds)
+            try:
+                await asyncio.to_thread(self.refresh)
+            except OSError as error:  # a disk that is away for a moment must not end the watch
+                _log.error("cannot look for a new release: %s", error)
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

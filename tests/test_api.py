@@ -1,0 +1,378 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+import pytest
+import redis
+from worlds import publish_release
+
+from recsys.registry import Registry
+
+COMPASS = {"north": (0, 1), "north-east": (1, 1), "east": (1, 0), "south-east": (1, -1), "south": (0, -1), "west": (-1, 0)}
+SERVE = """
+import sys
+from recsys.errors import RecsysError
+from recsys.home import Home
+from recsys.settings import load_settings
+from serving.api import run
+try:
+    run(Home(sys.argv[1]), load_settings(environ={}, overrides={"serving.port": 0, "serving.watch_seconds": 0.05, **eval(sys.argv[2])}))
+except RecsysError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def start(home: Path, **options: Any) -> subprocess.Popen[str]:
+    overrides = {f"serving.{name}": value for name, value in options.items()}
+    command = [sys.executable, "-c", SERVE, str(home), repr(overrides)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def served(home: Path, **options: Any) -> Iterator[httpx.Client]:
+    """Serve a home in a process of its own and give a client of it."""
+    process = start(home, **options)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = process.stdout.readline()
+    try:
+        assert "http://" in line, process.stderr.read()
+        with httpx.Client(base_url=line.split(" on ")[1].split(",")[0], timeout=10) as client:
+            yield client
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def publish(home: Path, more: tuple[str, ...] = ()) -> None:
+    publish_release(home, [*COMPASS, *more], np.array([*COMPASS.values(), *[(1, 2)] * len(more)], float))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("a home")
+    publish(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def api(home):
+    with served(home) as client:
+        yield client
+
+
+def redis_pid(home: Path) -> int:
+    return json.loads((home / "redis" / "server.json").read_text())["pid"]
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
+
+
+def event(user: str, item: str, kind: str = "play", **more: Any) -> dict[str, Any]:
+    return {"user_id": user, "item_id": item, "event_type": kind, "timestamp": time.time(), **more}
+
+
+def ids(response: httpx.Response) -> list[str]:
+    assert response.status_code == 200, response.text
+    return [item["item_id"] for item in response.json()["items"]]
+
+
+def test_the_very_next_recommendation_reflects_an_event(api):
+    before = api.get("/v1/recommend/ann?k=3")
+    assert before.json()["items"][0] == {"item_id": "north", "score": 1.0, "source": "popular", "title": "Film north"}
+    accepted = api.post("/v1/events", json=event("ann", "east")).json()
+    assert {name: accepted[name] for name in ("accepted", "duplicates")} == {"accepted": 1, "duplicates": 0}
+    after = api.get("/v1/recommend/ann?k=3")
+    assert set(ids(after)[:2]) == {"north-east", "south-east"}
+    assert "east" not in ids(after)
+    assert "east" in ids(api.get("/v1/recommend/ann?k=3&exclude_seen=false"))
+    api.post("/v1/events", json=event("ann", "north-east", "dislike"))
+    assert "north-east" not in ids(api.get("/v1/recommend/ann?k=50&exclude_seen=false"))
+
+
+def test_an_answer_has_the_promised_shape(api):
+    answer = api.get("/v1/recommend/nobody?k=2").json()
+    assert list(answer) == ["items", "release", "request_id", "degraded"]
+    assert (answer["release"], answer["degraded"], len(answer["request_id"])) == ("000001", False, 32)
+    assert [set(item) - {"title"} for item in answer["items"]] == [{"item_id", "score", "source"}] * 2
+
+
+def test_a_batch_counts_every_event_id_once(api):
+    batch = [event("bob", "east", event_id="b1"), event("bob", "west", event_id="b2"), event("bob", "east", event_id="b1")]
+    for expected in ((2, 1), (0, 3)):
+        answer = api.post("/v1/events", json=batch).json()
+        assert (answer["accepted"], answer["duplicates"]) == expected
+
+
+def test_an_event_sent_twice_without_an_id_counts_once(api):
+    once = event("cat", "east")
+    assert [api.post("/v1/events", json=once).json()["accepted"] for _ in range(2)] == [1, 0]
+
+
+def test_somebody_without_a_user_id_is_known_by_the_session(api):
+    anonymous = {"session_id": "s1", "item_id": "east", "event_type": "play", "timestamp": time.time()}
+    assert api.post("/v1/events", json=anonymous).status_code == 200
+    assert set(ids(api.get("/v1/recommend/session:s1?k=2"))) == {"north-east", "south-east"}
+
+
+def test_ids_may_hold_slashes_spaces_and_any_letter(api):
+    user = "Å/b c?&#%:é"
+    api.post("/v1/events", json=event(user, "east"))
+    assert "east" not in ids(
+        api.get(f"/v1/recommend/{httpx.URL('/').copy_with(path='/' + user).raw_path.decode()[1:].replace('?', '%3F')}")
+    )
+
+
+REFUSED = [
+    ({"event_type": "wach"}, "event_type: 'wach' is no event type; did you mean 'watch'?"),
+    ({"event_type": "zzz"}, "allowed: add_to_list, click"),
+    ({"usr_id": "x"}, "there is no field 'usr_id'; did you mean 'user_id'?"),
+    ({"item_id": None}, "item_id: input should be a valid string; got None"),
+    ({"item_id": ""}, "item_id: string should have at least 1 character; got ''"),
+    ({"item_id": "x" * 257}, "item_id: string should have at most 256 characters"),
+    ({"item_id": 7}, "item_id: input should be a valid string; got 7"),
+    ({"value": 1.5}, "value: input should be less than or equal to 1; got 1.5"),
+    ({"timestamp": -1}, "timestamp: input should be greater than or equal to 0; got -1"),
+    ({"timestamp": "yesterday"}, "timestamp: input should be a valid number; got 'yesterday'"),
+    ({"timestamp": time.time() + 400}, "in the future, at most 300 are allowed"),
+    ({"timestamp": time.time() * 1000}, "timestamps are in seconds, this looks like milliseconds"),
+    ({"user_id": None}, "an event needs a user_id, a session_id or both"),
+    ({"user_id": "session:s1"}, "send the part behind 'session:' as session_id"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), REFUSED, ids=[says[:40] for _, says in REFUSED])
+def test_an_invalid_event_is_refused_with_what_came_and_what_is_allowed(api, change, says):
+    response = api.post("/v1/events", json={**event("dan", "east"), **change})
+    assert response.status_code == 422
+    assert says in response.json()["detail"]
+    assert "\n" not in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "the body is not JSON"),
+        ("[]", "at least 1 item"),
+        ("3", "body: input should be"),
+        ('{"user_id": "ann", "item_id": "east", "event_type": "play", "timestamp": NaN}', "timestamp: input should be a finite number"),
+        ('{"user_id": "ann", "item_id": "\\ud800", "event_type": "play", "timestamp": 1}', "item_id: input should be a valid string"),
+    ],
+)
+def test_a_body_that_is_no_event_is_refused(api, content, says):
+    response = api.post("/v1/events", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 422
+    assert says in response.json()["detail"]
+
+
+def test_a_body_without_its_content_type_is_refused_with_the_way_out(api):
+    response = api.post("/v1/events", content=json.dumps(event("ann", "east")))
+    assert response.status_code == 422
+    assert "content-type: application/json" in response.json()["detail"]
+
+
+def test_one_invalid_event_refuses_the_whole_batch_and_is_named(api):
+    batch = [event("eve", "east"), event("eve", "west"), event("eve", "north", "ply")]
+    response = api.post("/v1/events", json=batch)
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith("2.event_type: 'ply' is no event type; did you mean 'play'?")
+    assert {item["source"] for item in api.get("/v1/recommend/eve").json()["items"]} == {"popular"}
+
+
+def test_a_clock_that_is_a_little_ahead_is_no_error(api):
+    assert api.post("/v1/events", json=event("fay", "east", timestamp=time.time() + 200)).status_code == 200
+
+
+def test_a_batch_has_at_most_500_events(api):
+    batch = [event("gus", "east", event_id=f"g{n}") for n in range(501)]
+    assert "at most 500 items" in api.post("/v1/events", json=batch).json()["detail"]
+    assert api.post("/v1/events", json=batch[:500]).json()["accepted"] == 500
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("/v1/recommend/ann?n=3", "there is no parameter 'n'; allowed: exclude_seen, k"),
+        ("/v1/recommend/ann?exclude_sen=1", "there is no parameter 'exclude_sen'; did you mean 'exclude_seen'?"),
+        ("/v1/recommend/ann?k=0", "k: input should be greater than or equal to 1; got '0'"),
+        ("/v1/recommend/ann?k=501", "k: input should be less than or equal to 500; got '501'"),
+        ("/v1/recommend/ann?k=ten", "k: input should be a valid integer"),
+        ("/v1/items/east/similar?kk=3", "there is no parameter 'kk'"),
+        ("/v1/releases?all=1", "there is no parameter 'all'; this address takes none"),
+    ],
+)
+def test_a_wrong_parameter_is_refused(api, address, says):
+    response = api.get(address)
+    assert response.status_code == 422
+    assert says in response.json()["detail"]
+
+
+def test_similar_items_do_not_hold_the_item_and_an_unknown_one_is_404(api):
+    assert set(ids(api.get("/v1/items/east/similar?k=2"))) == {"north-east", "south-east"}
+    response = api.get("/v1/items/nowhere/similar")
+    assert response.status_code == 404
+    assert "does not know item 'nowhere'" in response.json()["detail"]
+
+
+def test_a_history_in_the_request_is_answered_and_not_stored(api):
+    history = [{"item_id": "east", "event_type": "like", "timestamp": 1_700_000_000}, {"item_id": "south-east"}]
+    answer = api.post("/v1/recommend", json={"history": history, "k": 3, "exclude_items": ["south"]})
+    assert ids(answer)[0] == "north-east"
+    assert not {"east", "south-east", "south"} & set(ids(answer))
+    assert "east" in ids(api.post("/v1/recommend", json={"history": history, "exclude_seen": False}))
+    wrong = api.post("/v1/recommend", json={"history": [{"item": "east"}]})
+    assert wrong.status_code == 422
+    assert "history.0: there is no field 'item'; did you mean 'item_id'?" in wrong.json()["detail"]
+
+
+def test_the_history_in_a_request_may_come_in_any_order(api):
+    history = [{"item_id": item, "timestamp": 1_700_000_000 + n * 9000} for n, item in enumerate(["north", "east", "west"])]
+    answers = [api.post("/v1/recommend", json={"history": order}).json()["items"] for order in (history, history[::-1])]
+    assert answers[0] == answers[1]
+
+
+def test_health_and_releases_tell_what_is_there(api):
+    assert api.get("/health/live").json() == {"status": "ok"}
+    assert api.get("/health/ready").json() == {"ready": True, "release": "000001", "redis": True}
+    assert api.get("/v1/releases").json() == {"live": "000001", "releases": ["000001"]}
+
+
+def test_openapi_names_every_route_and_answer(api):
+    assert "swagger" in api.get("/docs").text
+    openapi = api.get("/openapi.json").json()
+    routes = {(method, path) for path, methods in openapi["paths"].items() for method in methods}
+    assert routes == {
+        ("post", "/v1/events"),
+        ("get", "/v1/recommend/{user_id}"),
+        ("post", "/v1/recommend"),
+        ("get", "/v1/items/{item_id}/similar"),
+        ("get", "/v1/releases"),
+        ("get", "/health/live"),
+        ("get", "/health/ready"),
+    }
+    text = json.dumps(openapi)
+    assert "HTTPValidationError" not in text  # refusals are a Problem, and say so
+    assert all(methods[m]["responses"]["200"]["content"] for methods in openapi["paths"].values() for m in methods)
+    item = openapi["components"]["schemas"]["Item"]
+    assert set(item["required"]) == {"item_id", "score", "source"}
+    assert openapi["components"]["schemas"]["EventIn"]["properties"]["event_type"]["enum"][0] == "impression"
+
+
+def test_a_new_release_is_served_without_a_restart_and_no_request_fails(tmp_path):
+    publish(tmp_path)
+    with served(tmp_path) as api:
+        api.post("/v1/events", json=event("ann", "north"))
+        answers: list[httpx.Response] = []
+        done = threading.Event()
+
+        def ask() -> None:
+            while not done.is_set():
+                answers.append(api.get("/v1/recommend/ann?k=1"))
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        publish(tmp_path, more=("north-north-east",))
+        wait_until(lambda: bool(answers) and answers[-1].json()["release"] == "000002")
+        Registry(tmp_path / "releases").point_to("000001")
+        wait_until(lambda: answers[-1].json()["release"] == "000001")
+        done.set()
+        asker.join()
+        best = {"000001": "north-east", "000002": "north-north-east"}
+        assert all(ids(answer) == [best[answer.json()["release"]]] for answer in answers)
+
+
+def test_a_redis_that_hangs_degrades_answers_in_time_and_refuses_events_until_it_is_back(tmp_path):
+    publish(tmp_path)
+    with served(tmp_path) as api:
+        assert api.post("/v1/events", json=event("ann", "east")).status_code == 200
+        os.kill(redis_pid(tmp_path), signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            answer = api.get("/v1/recommend/ann?k=2")
+            assert time.monotonic() - began < 1.5
+            assert answer.json()["degraded"]
+            assert ids(answer) == ["north", "north-east"]
+            assert ids(api.post("/v1/recommend", json={"history": [{"item_id": "east"}], "k": 2})) != ["north", "north-east"]
+            ready = api.get("/health/ready")
+            assert (ready.status_code, ready.json()["redis"]) == (503, False)
+            assert api.get("/health/live").status_code == 200
+            refused = api.post("/v1/events", json=event("ann", "west"))
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert "not acknowledged" in refused.json()["detail"]
+        finally:
+            os.kill(redis_pid(tmp_path), signal.SIGCONT)
+        wait_until(lambda: not api.get("/v1/recommend/ann").json()["degraded"])
+        assert "east" not in ids(api.get("/v1/recommend/ann"))
+
+
+def test_a_redis_killed_by_9_is_back_by_itself_with_every_acknowledged_event(tmp_path):
+    publish(tmp_path)
+    with served(tmp_path) as api:
+        for item in ("east", "south"):
+            api.post("/v1/events", json=event("ann", item)).raise_for_status()
+        os.kill(redis_pid(tmp_path), signal.SIGKILL)
+        assert api.get("/v1/recommend/ann").status_code == 200
+        wait_until(lambda: api.get("/health/ready").status_code == 200)
+        assert sorted(ids(api.get("/v1/recommend/ann"))) == ["north", "north-east", "south-east", "west"]
+        assert api.post("/v1/events", json=event("ann", "west")).status_code == 200
+
+
+def test_no_redis_and_no_release_are_said_and_recovered_from(tmp_path):
+    with served(tmp_path, redis_url=f"unix://{tmp_path}/none.sock") as api:
+        response = api.get("/v1/recommend/ann")
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        assert "recsys fit" in response.json()["detail"]
+        assert api.get("/health/ready").json() == {"ready": False, "release": None, "redis": False}
+        publish(tmp_path)
+        wait_until(lambda: api.get("/v1/recommend/ann").status_code == 200)
+        assert api.get("/v1/recommend/ann").json()["degraded"]
+        assert api.post("/v1/events", json=event("ann", "east")).status_code == 503
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_cleanly_on_a_signal_and_takes_its_redis_along(tmp_path, how):
+    publish(tmp_path)
+    process = start(tmp_path)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("serving release 000001 on http://127.0.0.1:")
+    assert "/docs" in line
+    about = json.loads((tmp_path / "redis" / "server.json").read_text())
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert errors.splitlines() == ["INFO recsys.engine: release 000001 is live"]
+    assert not Path(about["socket"]).exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(about["pid"], 0)
+
+
+def test_a_port_that_is_taken_is_one_clear_line(api, home, tmp_path):
+    process = start(tmp_path, port=api.base_url.port)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert errors.count("\n") == 1
+    assert f"cannot serve on 127.0.0.1:{api.base_url.port}: Address already in use; choose another" in errors
+
+
+def test_stored_events_are_all_that_was_acknowledged(api, home):
+    socket = json.loads((home / "redis" / "server.json").read_text())["socket"]
+    store = redis.Redis(unix_socket_path=socket)
+    before = sum(store.xlen(key) for key in store.scan_iter("{recsys:*}:events"))
+    assert api.post("/v1/events", json=[event("zoe", "east"), event("zed", "west")]).json()["accepted"] == 2
+    assert sum(store.xlen(key) for key in store.scan_iter("{recsys:*}:events")) == before + 2

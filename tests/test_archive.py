@@ -1,0 +1,156 @@
+import asyncio
+from dataclasses import asdict
+
+import orjson
+import pytest
+import redis
+
+from recsys.events import SCHEMA
+from recsys.log import Log
+from serving import archive as archiving
+from serving.archive import archive
+from serving.embedded import EmbeddedRedis
+from serving.profiles import PARTITIONS, Event, Profiles, connect, stream_key
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis"), "everysec") as server:
+        yield server
+
+
+@pytest.fixture
+def store(server):
+    store = redis.Redis.from_url(server.url)
+    store.flushall()
+    return store
+
+
+def send(server: EmbeddedRedis, *batch: Event) -> None:
+    async def main() -> None:
+        client = connect(server.url)
+        await Profiles(client, "t").merge(batch)
+        await client.aclose()
+
+    asyncio.run(main())
+
+
+def plays(first: int, last: int) -> list[Event]:
+    return [Event(f"i{n}", "play", 1_700_000_000_000 + n, event_id=f"e{n}", user_id=f"u{n % 7}") for n in range(first, last)]
+
+
+def waiting(store: redis.Redis) -> int:
+    return sum(store.xlen(stream_key("t", partition)) for partition in range(PARTITIONS))
+
+
+def logged(folder) -> list[str]:
+    return sorted(Log(folder).read()["event_id"].to_pylist(), key=lambda id: int(id[1:]))
+
+
+def test_every_event_reaches_the_log_once_and_leaves_the_stream(server, store, tmp_path):
+    send(server, *plays(0, 50))
+    assert archive(store, "t", tmp_path) == 50
+    assert waiting(store) == 0
+    assert archive(store, "t", tmp_path) == 0
+    send(server, *plays(50, 80))
+    assert archive(store, "t", tmp_path) == 30
+    assert logged(tmp_path) == [f"e{n}" for n in range(80)]
+
+
+def test_the_log_holds_every_column_of_an_event(server, store, tmp_path):
+    whole = Event("heat", "watch", 1_700_000_000_123, "e1", "ann", "s1", 0.5, "r1")
+    bare = Event("heat", "impression", 1_700_000_000_124, session_id="s2")
+    send(server, whole, bare)
+    archive(store, "t", tmp_path)
+    table = Log(tmp_path).read()
+    assert table.schema.equals(SCHEMA)
+    first, second = sorted(table.cast(SCHEMA).to_pylist(), key=lambda row: row["timestamp"])
+    assert (first.pop("timestamp").timestamp(), second.pop("timestamp").timestamp()) == (1_700_000_000.123, 1_700_000_000.124)
+    assert first == {
+        "event_id": "e1", "user_id": "ann", "item_id": "heat", "event_type": "watch", "value": 0.5, "session_id": "s1", "request_id": "r1"
+    }  # fmt: skip
+    assert (second["user_id"], second["session_id"], second["value"]) == (None, "s2", None)
+    assert second["event_id"] == bare.id
+
+
+def test_events_keep_the_order_in_which_they_arrived(server, store, tmp_path):
+    for n in (3, 1, 2, 0):
+        send(server, *plays(n, n + 1))
+        store.time()
+    archive(store, "t", tmp_path)
+    assert Log(tmp_path).read()["event_id"].to_pylist() == ["e3", "e1", "e2", "e0"]
+
+
+def test_more_than_one_read_drains_a_long_stream(server, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(archiving, "READ", 3)
+    send(server, *plays(0, 100))
+    assert archive(store, "t", tmp_path) == 100
+    assert logged(tmp_path) == [f"e{n}" for n in range(100)]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def killed(*_: object) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("step", ["_read", "_table", "append", "_trim"])
+def test_killed_at_any_step_and_run_again_nothing_is_lost_or_doubled(server, store, tmp_path, monkeypatch, step):
+    send(server, *plays(0, 20))
+    archive(store, "t", tmp_path)
+    send(server, *plays(20, 40))
+    whole = archiving._trim
+    trims = iter([whole, killed])  # the second trim is the one behind the new segment
+    with monkeypatch.context() as patch:
+        if step == "append":
+            patch.setattr(Log, "append", killed)
+        elif step == "_trim":
+            patch.setattr(archiving, "_trim", lambda *words: next(trims)(*words))
+        else:
+            patch.setattr(archiving, step, killed)
+        with pytest.raises(Killed):
+            archive(store, "t", tmp_path)
+    assert waiting(store) == 20
+    send(server, *plays(40, 45))
+    assert archive(store, "t", tmp_path) == (5 if step == "_trim" else 25)
+    assert logged(tmp_path) == [f"e{n}" for n in range(45)]
+    assert waiting(store) == 0
+
+
+def test_the_last_ids_travel_in_the_segment_and_what_is_behind_them_is_not_read_again(server, store, tmp_path, monkeypatch):
+    send(server, *plays(0, 20))
+    last = {n: store.xrevrange(stream_key("t", n), count=1)[0][0].decode() for n in range(PARTITIONS) if store.xlen(stream_key("t", n))}
+    with monkeypatch.context() as patch:
+        trims = iter([lambda *_: None, killed])
+        patch.setattr(archiving, "_trim", lambda *words: next(trims)(*words))
+        with pytest.raises(Killed):
+            archive(store, "t", tmp_path)
+    notes = Log(tmp_path).notes()
+    assert {int(name.removeprefix("note.stream.")): id for name, id in notes.items() if name.startswith("note.stream.")} == last
+    monkeypatch.setattr(archiving, "_table", killed)  # nothing is left to make a table of
+    assert archive(store, "t", tmp_path) == 0
+    assert waiting(store) == 0
+
+
+def test_an_import_in_between_does_not_hide_the_last_ids(server, store, tmp_path):
+    send(server, *plays(0, 5))
+    archive(store, "t", tmp_path)
+    notes = Log(tmp_path).notes()
+    other = Log(tmp_path / "other")
+    send(server, *plays(100, 103))
+    archive(store, "t", tmp_path / "other")
+    Log(tmp_path).append(other.read())
+    assert Log(tmp_path).notes() == notes
+
+
+def test_ids_of_another_redis_never_hide_events(server, store, tmp_path):
+    send(server, *plays(0, 200))
+    archive(store, "t", tmp_path)
+    store.flushall()  # now it is another server, and what waits there came before the ids in the log
+    for partition in range(PARTITIONS):
+        event = asdict(plays(1000 + partition, 1001 + partition)[0])
+        store.xadd(stream_key("t", partition), {"event": orjson.dumps(event)}, id="5-1")
+    assert archive(store, "t", tmp_path) == PARTITIONS
+    assert len(Log(tmp_path)) == 200 + PARTITIONS

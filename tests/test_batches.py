@@ -1,0 +1,85 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recsys.batches import Batches, Examples, ItemCounts, batch, examples
+from recsys.events import SCHEMA
+from recsys.sessions import sessionise
+from recsys.vocab import Vocabulary
+
+DAY = 86_400_000
+
+
+def table(rows):
+    """Rows of (user, item, seconds, event_type)."""
+    user, item, seconds, kind = zip(*rows, strict=True)
+    n = len(rows)
+    columns = {
+        "event_id": [str(i) for i in range(n)],
+        "user_id": user,
+        "item_id": item,
+        "timestamp": [1000 * s for s in seconds],
+        "event_type": kind,
+    }
+    return pa.table([pa.array(columns.get(f.name, [None] * n), f.type if f.name != "timestamp" else pa.int64()).cast(f.type) for f in SCHEMA], schema=SCHEMA)
+
+
+@pytest.fixture
+def sessions():
+    rows = [("ann", item, second, "play") for second, item in enumerate("abcdef")]
+    return sessionise(table([*rows, ("bob", "a", 9, "play"), ("bob", "b", 10, "dislike"), ("bob", "c", 11, "like")]), Vocabulary("abcdef"))
+
+
+def test_stretches_are_cut_from_the_newest_event_back(sessions):
+    found = examples(sessions, np.ones(len(sessions), bool), limit=3)
+    assert [found.take(np.array([i])).item.tolist() for i in range(len(found))] == [[3, 4, 5, 6], [1, 2, 3], [1, 2, 3]]
+
+
+def test_every_positive_event_but_a_first_one_is_a_target_once(sessions):
+    found = examples(sessions, np.ones(len(sessions), bool), limit=3)
+    assert sorted(found.targets.tolist()) == [2, 3, 3, 4, 5, 6]  # bob's dislike of b is none
+
+
+def test_only_what_is_to_be_learned_is_a_target_the_rest_is_context(sessions):
+    learn = np.zeros(len(sessions), bool)
+    learn[5] = True  # ann's last
+    found = examples(sessions, learn, limit=3)
+    assert (found.item.tolist(), found.weight.tolist()) == ([3, 4, 5, 6], [0, 0, 0, 1])
+
+
+def test_a_batch_predicts_each_next_event_and_pads_on_the_right(sessions):
+    made = batch(examples(sessions, np.ones(len(sessions), bool), limit=5).take(np.array([1, 0])))
+    assert made.item.tolist() == [[1, 2, 0, 0, 0], [1, 2, 3, 4, 5]]
+    assert made.target.tolist() == [[2, 3, 0, 0, 0], [2, 3, 4, 5, 6]]
+    assert made.weight.tolist() == [[0, 1, 0, 0, 0], [1, 1, 1, 1, 1]]
+
+
+def test_joined_batches_keep_their_rows():
+    one = Examples(np.array([0, 2]), np.array([1, 2], np.int32), np.zeros(2, np.int8), np.zeros(2, np.int8), np.array([0, 1], np.float32))
+    two = Examples(np.array([0, 3]), np.array([3, 4, 5], np.int32), np.zeros(3, np.int8), np.zeros(3, np.int8), np.array([0, 1, 1], np.float32))
+    assert batch(one).join(batch(two)).target.tolist() == batch(one.join(two)).target.tolist() == [[2, 0], [4, 5]]
+
+
+def test_a_pass_meets_every_example_once_in_an_order_of_its_own(sessions):
+    found = examples(sessions, np.ones(len(sessions), bool), limit=1)
+    passes = Batches(found, size=2, seed=3)
+    first, second = ([sorted(made.target.flatten().tolist()) for made in passes] for _ in range(2))
+    assert sorted(sum(first, [])) == sorted(sum(second, [])) == sorted(found.targets.tolist())
+    assert first != second
+    assert [sorted(made.target.flatten().tolist()) for made in Batches(found, size=2, seed=3)] == first
+
+
+def test_counts_halve_with_every_half_life():
+    counts = ItemCounts.none(half_life_days=1).grow(3).add(np.array([1, 1, 2]), np.array([0, DAY, DAY]))
+    assert counts.count.tolist() == [0, 1.5, 1]
+    assert counts.add(np.array([2]), np.array([3 * DAY])).count.tolist() == [0, 1.5 / 4, 1 / 4 + 1]
+
+
+def test_counts_do_not_depend_on_how_the_events_came_in_pieces():
+    rng = np.random.default_rng(0)
+    item, time = rng.integers(1, 9, 100), np.sort(rng.integers(1, 40 * DAY, 100))
+    whole = ItemCounts.none(7).grow(9).add(item, time)
+    pieces = ItemCounts.none(7).grow(9).add(item[:30], time[:30]).add(item[30:], time[30:])
+    np.testing.assert_allclose(pieces.count, whole.count)
+    assert pieces.first.tolist() == whole.first.tolist()
+    assert pieces.last.tolist() == whole.last.tolist()

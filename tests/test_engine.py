@@ -1,0 +1,212 @@
+import asyncio
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from worlds import DAY, NOW, publish_release
+
+from recsys.errors import ReleaseDamaged
+from recsys.events import CODE, SCHEMA
+from recsys.registry import Registry
+from recsys.sessions import histories, sessionise
+from recsys.settings import Data, Settings
+from serving.engine import Engine, ItemNotFound, Snapshot
+from serving.profiles import Event
+
+CORNERS = {"north": (0, 1), "north-east": (1, 1), "east": (1, 0), "south-east": (1, -1), "south": (0, -1), "west": (-1, 0)}
+"""Items on a compass: who is near whom can be seen. Popularity falls in this order."""
+
+
+def compass(tmp_path, **options) -> Snapshot:
+    return Snapshot.load(publish_release(tmp_path, list(CORNERS), np.array(list(CORNERS.values()), float), **options))
+
+
+def did(*items: str, kind: str = "play", start: int = NOW) -> list[Event]:
+    return [Event(item, kind, start + n * 1000) for n, item in enumerate(items)]
+
+
+def ids(answer: list[dict]) -> list[str]:
+    return [item["item_id"] for item in answer]
+
+
+def test_the_nearest_unseen_items_come_first(tmp_path):
+    answer = compass(tmp_path).recommend(did("east"), 3)
+    assert set(ids(answer)[:2]) == {"north-east", "south-east"}
+    assert "east" not in ids(answer)
+    assert [item["source"] for item in answer] == ["tower"] * 3
+    assert answer[0]["score"] == pytest.approx(np.sqrt(0.5), abs=1e-5)
+
+
+def test_seen_items_come_back_when_asked_for(tmp_path):
+    assert ids(compass(tmp_path).recommend(did("east"), 1, exclude_seen=False)) == ["east"]
+
+
+@pytest.mark.parametrize("kind", ["dislike", "skip"])
+def test_disliked_and_skipped_items_stay_out_even_when_seen_ones_are_allowed(tmp_path, kind):
+    history = did("east") + did("north-east", kind=kind, start=NOW + 5000)
+    answer = ids(compass(tmp_path).recommend(history, 10, exclude_seen=False))
+    assert "north-east" not in answer
+    assert "east" in answer
+
+
+def test_the_newest_word_about_an_item_counts(tmp_path):
+    history = did("east", kind="dislike") + did("east", start=NOW + 5000)
+    assert "east" in ids(compass(tmp_path).recommend(history, 10, exclude_seen=False))
+
+
+def test_excluded_items_stay_out_and_unknown_ones_are_no_error(tmp_path):
+    answer = ids(compass(tmp_path).recommend(did("east"), 10, exclude_items=["north-east", "never heard of"]))
+    assert sorted(answer) == sorted(set(CORNERS) - {"east", "north-east"})
+
+
+@pytest.mark.parametrize(
+    "history", [[], did("never heard of"), did("north", kind="impression")], ids=["empty", "unknown", "only impressions"]
+)
+def test_who_did_nothing_we_know_gets_the_popular_items(tmp_path, history):
+    answer = compass(tmp_path).recommend(history, 3)
+    assert ids(answer) == ["north", "north-east", "east"]
+    assert {item["source"] for item in answer} == {"popular"}
+    assert [item["score"] for item in answer] == pytest.approx([1, 5 / 6, 4 / 6])
+
+
+def test_asking_for_more_than_there_is_gives_every_other_item_once(tmp_path):
+    answer = ids(compass(tmp_path).recommend(did("east", "north"), 500))
+    assert sorted(answer) == sorted(set(CORNERS) - {"east", "north"})
+    assert "<unknown>" not in answer
+
+
+def test_what_an_approximate_index_misses_is_filled_from_popular(tmp_path):
+    names = [f"i{n}" for n in range(400)]
+    snapshot = Snapshot.load(publish_release(tmp_path, names, exact_below=0))
+    snapshot.index.faiss.nprobe = 1
+    answer = snapshot.recommend(did("i7"), 300)
+    assert len(set(ids(answer))) == 300
+    assert "i7" not in ids(answer)
+    sources = [item["source"] for item in answer]
+    assert 0 < sources.count("tower") < 300
+    assert sources == sorted(sources, reverse=True)  # tower first
+
+
+def test_titles_are_given_where_known(tmp_path):
+    answer = {item["item_id"]: item.get("title") for item in compass(tmp_path).recommend([], 6)}
+    assert answer["north"] == "Film north"
+    assert answer["north-east"] is None
+
+
+def test_similar_items_are_the_nearest_without_the_item_itself(tmp_path):
+    snapshot = compass(tmp_path)
+    assert set(ids(snapshot.similar("east", 2))) == {"north-east", "south-east"}
+    assert len(snapshot.similar("east", 100)) == len(CORNERS) - 1
+    with pytest.raises(ItemNotFound, match="does not know item 'nowhere'"):
+        snapshot.similar("nowhere", 2)
+
+
+def test_the_tower_sees_exactly_the_history_that_training_cuts(tmp_path, monkeypatch):
+    settings = Settings(data=Data(history=5))
+    snapshot = compass(tmp_path, settings=settings)
+    kinds = ["play", "dislike", "impression", "like", "skip", "watch", "click", "play", "undo", "complete"]
+    items = ["north", "nobody", "east", "south", "west", "east", "north", "nobody", "south", "north-east"]
+    times = [NOW + n * n * DAY // 3 for n in range(10)]
+    fed: list[tuple] = []
+    whole = snapshot._user
+
+    def spy(rows, kinds, gaps):
+        fed.append((rows.tolist(), kinds.tolist(), gaps.tolist()))
+        return whole(rows, kinds, gaps)
+
+    monkeypatch.setattr(Snapshot, "_user", lambda self, *args: spy(*args))
+    snapshot.recommend([Event(i, k, t) for i, k, t in zip(items, kinds, times, strict=True)], 3)
+    rows = [{"event_id": str(n), "user_id": "ann", "item_id": items[n], "timestamp": times[n], "event_type": kinds[n]} for n in range(10)]
+    rows.append({"event_id": "next", "user_id": "ann", "item_id": "north", "timestamp": times[-1] + DAY, "event_type": "play"})
+    table = pa.table({f.name: pa.array([row.get(f.name) for row in rows]).cast(f.type) for f in SCHEMA}, schema=SCHEMA)
+    sessions = sessionise(table, snapshot.vocab)
+    expected = histories(sessions, np.array([len(sessions) - 1]), limit=5)
+    assert fed == [(expected.item.tolist(), expected.kind.tolist(), expected.gap.tolist())]
+    assert len(expected.item) == 5
+
+
+def test_kinds_order_and_gaps_reach_the_tower(tmp_path):
+    snapshot = compass(tmp_path)
+    base = snapshot._user(np.array([1, 3]), np.array([2, 2]), np.array([0, 3]))
+    assert not np.allclose(base, snapshot._user(np.array([3, 1]), np.array([2, 2]), np.array([0, 3])))
+    assert not np.allclose(base, snapshot._user(np.array([1, 3]), np.array([2, CODE["dislike"]]), np.array([0, 3])))
+    assert not np.allclose(base, snapshot._user(np.array([1, 3]), np.array([2, 2]), np.array([0, 9])))
+
+
+@pytest.mark.parametrize(
+    "name", ["vectors.npy", "items.parquet", "items.faiss", "user_tower.onnx", "config.toml", "index.json", "towers.safetensors"]
+)
+def test_a_release_with_a_changed_file_is_refused_and_the_old_one_keeps_serving(tmp_path, caplog, name):
+    publish_release(tmp_path, list(CORNERS))
+    engine = Engine(tmp_path / "releases")
+    assert engine.refresh()
+    broken = publish_release(tmp_path, [*CORNERS, "centre"]).file(name)
+    content = bytearray(broken.read_bytes())
+    content[len(content) // 2] ^= 1
+    broken.write_bytes(content)
+    assert not engine.refresh()
+    assert not engine.refresh()
+    assert engine.snapshot is not None
+    assert engine.snapshot.id == "000001"
+    assert [record.message.count("\n") for record in caplog.records] == [0]  # once, one line
+    assert "000001 keeps serving" in caplog.text
+
+
+def rewrite(release, name: str, content: bytes) -> None:
+    """Change a file and its hash: a release that was published wrong, not damaged later."""
+    import hashlib
+
+    release.file(name).write_bytes(content)
+    manifest = {**release.manifest, "files": {**release.manifest["files"], name: hashlib.sha256(content).hexdigest()}}
+    release.file("manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "items.parquet", "items.faiss", "user_tower.onnx", "index.json"])
+def test_parts_of_two_releases_are_refused_even_when_every_hash_fits(tmp_path, name):
+    other = publish_release(tmp_path / "other", [*CORNERS, "centre"], dim=4).file(name).read_bytes()
+    release = publish_release(tmp_path, list(CORNERS))
+    rewrite(release, name, other)
+    with pytest.raises(ReleaseDamaged):
+        Snapshot.load(Registry(tmp_path / "releases").open())
+
+
+def test_a_new_release_is_swapped_in_and_a_rollback_back(tmp_path):
+    publish_release(tmp_path, ["a", "b"])
+    engine = Engine(tmp_path / "releases", watch_seconds=0.01)
+
+    async def wait_for(id: str) -> None:
+        async with asyncio.timeout(10):
+            while engine.snapshot is None or engine.snapshot.id != id:
+                await asyncio.sleep(0.005)
+
+    async def main() -> None:
+        watch = asyncio.create_task(engine.watch())
+        await wait_for("000001")
+        before = engine.snapshot
+        publish_release(tmp_path, ["a", "b", "c"])
+        await wait_for("000002")
+        assert before is not None
+        assert len(before.recommend([], 10)) == 2  # a request that began on it can finish
+        assert engine.snapshot is not None
+        assert len(engine.snapshot.recommend([], 10)) == 3
+        Registry(tmp_path / "releases").point_to("000001")
+        await wait_for("000001")
+        watch.cancel()
+
+    asyncio.run(main())
+
+
+def test_there_may_be_no_release_yet(tmp_path):
+    engine = Engine(tmp_path / "releases")
+    assert not engine.refresh()
+    assert engine.snapshot is None
+
+
+def test_serving_imports_no_torch():
+    code = (
+        "import sys, serving.api, serving.archive; bad = {'torch', 'lightning', 'training', 'onnx'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,193 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from serving import profiles
+from serving.embedded import EmbeddedRedis
+from serving.profiles import PARTITIONS, Event, Profiles, StreamFull, connect, stream_key
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis"), "everysec") as server:
+        yield server
+
+
+@pytest.fixture
+def store(server):
+    store = redis.Redis.from_url(server.url)
+    store.flushall()
+    return store
+
+
+def with_profiles(server: EmbeddedRedis, use: Callable[[Profiles], Awaitable[Any]], **options: Any) -> Any:
+    async def main() -> Any:
+        client = connect(server.url)
+        try:
+            return await use(Profiles(client, "t", **options))
+        finally:
+            await client.aclose()
+
+    return asyncio.run(main())
+
+
+def merge_all(server: EmbeddedRedis, batches: list[list[Event]], owner: str = "ann", **options: Any) -> tuple[list[bool], list[Event]]:
+    async def use(people: Profiles) -> tuple[list[bool], list[Event]]:
+        new = [answer for batch in batches for answer in await people.merge(batch)]
+        return new, await people.read(owner)
+
+    return with_profiles(server, use, **options)
+
+
+def play(item: str, time: int, id: str = "", **more: Any) -> Event:
+    return Event(item, more.pop("event_type", "play"), time, event_id=id, user_id=more.pop("user_id", "ann"), **more)
+
+
+def stream_length(store: redis.Redis) -> int:
+    return sum(store.xlen(stream_key("t", partition)) for partition in range(PARTITIONS))
+
+
+def test_a_profile_holds_item_ids_and_types_oldest_first(server, store):
+    batch = [play("heat", 2, "b", value=0.5), play("alien", 1, "a", event_type="dislike"), play("brazil", 3, "c", event_type="skip")]
+    new, profile = merge_all(server, [batch])
+    assert new == [True, True, True]
+    assert [(e.item_id, e.event_type, e.timestamp, e.event_id, e.value) for e in profile] == [
+        ("alien", "dislike", 1, "a", None),
+        ("heat", "play", 2, "b", 0.5),
+        ("brazil", "skip", 3, "c", None),
+    ]
+
+
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 6), st.sampled_from(["heat", "alien"]), st.sampled_from(["play", "dislike", "impression"])),
+    min_size=1,
+    max_size=9,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(EVENTS, st.randoms(use_true_random=False), st.integers(1, 5))
+def test_any_order_and_any_repeats_end_in_the_profile_of_the_events_in_order(server, store, facts, random, limit):
+    in_order = sorted((play(item, time, f"e{n}", event_type=kind) for n, (time, item, kind) in enumerate(facts)), key=lambda e: e.timestamp)
+    arrival = in_order + random.choices(in_order, k=len(in_order) // 2)
+    random.shuffle(arrival)
+    cut = random.randint(0, len(arrival))
+    store.flushall()
+    _, expected = merge_all(server, [in_order], limit=limit)
+    store.flushall()
+    new, profile = merge_all(server, [arrival[:cut], arrival[cut:]], limit=limit)
+    assert profile == expected
+    assert len(profile) == min(limit, sum(e.event_type != "impression" for e in in_order))
+    assert sum(new) == len(in_order) == stream_length(store)
+
+
+def test_the_same_id_again_changes_nothing_even_with_other_words(server, store):
+    new, profile = merge_all(server, [[play("heat", 1, "a")], [play("alien", 2, "a")]])
+    assert new == [True, False]
+    assert [event.item_id for event in profile] == ["heat"]
+    assert stream_length(store) == 1
+
+
+def test_an_event_without_an_id_gets_one_from_what_it_says(server, store):
+    new, _ = merge_all(server, [[play("heat", 1), play("heat", 1), play("heat", 2), play("heat", 1, event_type="like")]])
+    assert new == [True, False, True, True]
+
+
+def test_a_late_event_older_than_a_full_profile_leaves_it_as_it_is(server, store):
+    new, profile = merge_all(server, [[play("b", 2), play("c", 3)], [play("a", 1)]], limit=2)
+    assert new == [True, True, True]
+    assert [event.item_id for event in profile] == ["b", "c"]
+    assert stream_length(store) == 3
+
+
+def test_impressions_and_undos_reach_the_stream_but_not_the_profile(server, store):
+    new, profile = merge_all(server, [[play("heat", 1, event_type="impression"), play("heat", 2, event_type="undo")]])
+    assert new == [True, True]
+    assert profile == []
+    assert stream_length(store) == 2
+
+
+def test_sessions_without_a_user_have_profiles_of_their_own(server, store):
+    event = Event("heat", "play", 1, session_id="s1")
+    _, profile = merge_all(server, [[event]], owner="session:s1")
+    assert [e.item_id for e in profile] == ["heat"]
+    assert merge_all(server, [], owner="s1")[1] == []
+
+
+def test_every_key_is_capped_and_all_but_the_streams_expire(server, store, monkeypatch):
+    monkeypatch.setattr(profiles, "RETRY_EVENTS", 30)
+    merge_all(server, [[play("heat", n, f"e{n}") for n in range(100)]], limit=20, days=2)
+    keys = {key.decode().split(":")[2]: key for key in store.keys("*")}
+    assert set(keys) == {"profile", "seen", "events"}
+    assert 0 < store.ttl(keys["profile"]) <= 2 * 86_400
+    assert 0 < store.ttl(keys["seen"]) <= profiles.RETRY_WINDOW
+    assert (store.zcard(keys["profile"]), store.zcard(keys["seen"])) == (20, 30)
+
+
+def test_a_full_stream_refuses_and_stores_nothing(server, store, monkeypatch):
+    monkeypatch.setattr(profiles, "STREAM_EVENTS", 2)
+    merge_all(server, [[play("a", 1), play("b", 2)]])
+    with pytest.raises(StreamFull, match="recsys archive"):
+        merge_all(server, [[play("c", 3)]])
+    assert [event.item_id for event in merge_all(server, [])[1]] == ["a", "b"]
+    assert stream_length(store) == 2
+    assert merge_all(server, [[play("a", 1)]])[0] == [False]  # a repeat is still known
+
+
+def test_all_keys_of_a_person_share_one_hash_tag_and_people_spread(server, store):
+    async def use(people: Profiles) -> None:
+        tags = set()
+        for user in range(300):
+            keys = [key[key.index("{") : key.index("}") + 1] for key in people._keys(f"user {user}")]
+            assert len(keys) == 3
+            assert len(set(keys)) == 1
+            tags.add(keys[0])
+        assert len(tags) > PARTITIONS // 2
+
+    with_profiles(server, use)
+
+
+def test_a_batch_is_one_round_trip_and_so_is_a_read(server, store):
+    async def use(people: Profiles) -> None:
+        await people.merge([play("heat", 1)])
+        sends = 0
+        connection = await people.client.connection_pool.get_connection()
+        send = connection.send_packed_command
+
+        async def counted(*args: Any, **options: Any) -> None:
+            nonlocal sends
+            sends += 1
+            await send(*args, **options)
+
+        connection.send_packed_command = counted  # type: ignore[method-assign]
+        await people.client.connection_pool.release(connection)
+        await people.merge([play("heat", n) for n in range(2, 50)])
+        await people.read("ann")
+        assert sends == 2
+
+    with_profiles(server, use)
+
+
+def test_a_server_that_forgot_the_script_learns_it_again(server, store):
+    store.script_flush()
+    assert merge_all(server, [[play("heat", 1)]])[0] == [True]
+
+
+def test_a_read_that_was_given_up_does_not_leak_into_the_next(server, store):
+    async def use(people: Profiles) -> None:
+        await people.merge([play("heat", 1), play("alien", 2, user_id="bob")])
+        store.client_pause(300)
+        reads = [asyncio.create_task(people.read("bob")) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+        answers = await asyncio.gather(*(people.read("ann") for _ in range(10)))
+        assert all([event.item_id for event in answer] == ["heat"] for answer in answers)
+
+    with_profiles(server, use)

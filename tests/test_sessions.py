@@ -1,0 +1,142 @@
+"""One rule cuts events into sessions and histories, in worlds small enough to check by hand."""
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.events import CODE, SCHEMA
+from recsys.sessions import GAP_EDGES, N_GAPS, Sessions, gap_buckets, histories, ranges, sessionise
+from recsys.vocab import Vocabulary
+
+MINUTE = 60_000
+VOCAB = Vocabulary("abcdefgh")
+
+
+def table(*rows: tuple) -> pa.Table:
+    """Events given as (user, session, item, minute, type); the last may be left out."""
+    full = [(*row, "watch")[:5] for row in rows]
+    columns = {
+        "event_id": pa.array([str(n) for n in range(len(full))]),
+        "user_id": pa.array([row[0] for row in full], pa.string()),
+        "item_id": pa.array([row[2] for row in full], pa.string()),
+        "timestamp": pa.array([int(row[3] * MINUTE) for row in full], pa.int64()).cast(SCHEMA.field("timestamp").type),
+        "event_type": pa.array([row[4] for row in full], pa.string()),
+        "value": pa.nulls(len(full), pa.float32()),
+        "session_id": pa.array([row[1] for row in full], pa.string()),
+        "request_id": pa.nulls(len(full), pa.string()),
+    }
+    return pa.table(columns).cast(SCHEMA)
+
+
+def told(sessions: Sessions) -> list[list[str]]:
+    """Each session as the letters of its items."""
+    return ["".join(VOCAB.ids[row] for row in sessions.item[sessions.session == n]) for n in np.unique(sessions.session)]
+
+
+def test_half_an_hour_of_silence_ends_a_session_and_not_a_moment_less() -> None:
+    sessions = sessionise(table(("u", None, "a", 0), ("u", None, "b", 30), ("u", None, "c", 60.001)), VOCAB)
+    assert told(sessions) == ["ab", "c"]
+    assert told(sessionise(table(("u", None, "a", 0), ("u", None, "b", 2)), VOCAB, gap=60)) == ["a", "b"]
+
+
+def test_the_session_ids_of_the_log_win_over_silence() -> None:
+    rows = [("u", "s", "a", 0), ("u", "s", "b", 500), ("u", "t", "c", 501)]
+    assert told(sessionise(table(*rows), VOCAB)) == ["ab", "c"]
+
+
+def test_silence_decides_where_one_of_two_events_has_no_session_id() -> None:
+    rows = [("u", "s", "a", 0), ("u", None, "b", 10), ("u", "s", "c", 20), ("u", None, "d", 90)]
+    assert told(sessionise(table(*rows), VOCAB)) == ["abc", "d"]
+
+
+def test_a_timeline_is_in_time_order_and_never_mixes_people() -> None:
+    rows = [("u", None, "c", 9), ("v", None, "d", 1), ("u", None, "a", 1), ("u", None, "b", 5), ("v", None, "e", 2)]
+    sessions = sessionise(table(*rows), VOCAB)
+    assert told(sessions) == ["abc", "de"]
+    assert sessions.owners == ["u", "v"]
+    assert sessions.start.tolist() == [0, 3, 5]
+    assert sessions.owner.tolist() == [0, 0, 0, 1, 1]
+    assert sessions.place.tolist() == [2, 3, 0, 1, 4]
+
+
+def test_events_of_one_moment_stay_in_the_order_they_came() -> None:
+    assert told(sessionise(table(*(("u", None, item, 7) for item in "dacb")), VOCAB)) == ["dacb"]
+
+
+def test_who_is_not_signed_in_is_their_session() -> None:
+    sessions = sessionise(table((None, "1", "a", 0), (None, "2", "b", 1), (None, "1", "c", 2), ("1", None, "d", 3)), VOCAB)
+    assert told(sessions) == ["ac", "b", "d"]
+    assert sessions.owners == ["session:1", "session:2", "1"]
+
+
+def test_impressions_and_undos_are_left_out_and_dislikes_are_not_positive() -> None:
+    rows = [("u", None, "a", 0, "impression"), ("u", None, "b", 1), ("u", None, "c", 2, "undo"), ("u", None, "d", 3, "dislike")]
+    sessions = sessionise(table(*rows), VOCAB)
+    assert told(sessions) == ["bd"]
+    assert sessions.kind.tolist() == [CODE["watch"], CODE["dislike"]]
+    assert sessions.positive.tolist() == [True, False]
+    assert sessions.place.tolist() == [1, 3]
+
+
+def test_nothing_makes_no_session() -> None:
+    sessions = sessionise(SCHEMA.empty_table(), VOCAB)
+    assert (len(sessions), sessions.owners, sessions.start.tolist()) == (0, [], [0])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("uvw"), st.sampled_from([None, "s", "t"]), st.sampled_from("abc"), st.integers(0, 300)), max_size=30)
+)
+def test_sessions_hold_every_event_once_and_agree_with_the_rule_said_slowly(rows: list[tuple]) -> None:
+    sessions = sessionise(table(*rows), VOCAB)
+    assert sorted(sessions.place) == list(range(len(rows)))
+    slow, last, number = [], None, -1
+    for owner in dict.fromkeys(row[0] for row in rows):
+        for row in sorted((row for row in rows if row[0] == owner), key=lambda row: row[3]):
+            told_both = last is not None and row[1] is not None and last[1] is not None
+            same = last is not None and last[0] == row[0] and (row[1] == last[1] if told_both else row[3] - last[3] <= 30)
+            number += not same
+            slow.append(number)
+            last = row
+    assert sessions.session.tolist() == slow
+
+
+def test_a_gap_bucket_tells_how_long_the_silence_was() -> None:
+    assert gap_buckets(np.array([0, 0, 10_000, 10_000 + 59_000, 10_000 + 59_000 + 86_400_000])).tolist() == [0, 1, 3, 3, 8]
+    assert gap_buckets(np.array([])).tolist() == []
+    longest = gap_buckets(np.array([0, 400 * 86_400_000]))
+    assert longest[1] == N_GAPS - 1 == len(GAP_EDGES) + 1
+
+
+def test_a_history_is_what_its_owner_did_before_and_the_newest_of_it() -> None:
+    rows = [("u", None, item, n) for n, item in enumerate("abcd")] + [("v", None, "e", 1), ("v", None, "f", 2)]
+    sessions = sessionise(table(*rows), VOCAB)
+    past = histories(sessions, np.array([0, 2, 3, 4, 5]), limit=2)
+    item, kind, gap, length = past.padded()
+    assert length.tolist() == [0, 2, 2, 0, 1]
+    letters = ["".join(VOCAB.ids[row] for row in line[:n]) for line, n in zip(item, length, strict=True)]
+    assert letters == ["", "ab", "bc", "", "e"]
+    assert gap[:, 0].tolist() == [0, 0, 0, 0, 0]  # nothing was before the first event of a history
+    assert gap[1, 1] == gap_buckets(np.array([0, MINUTE]))[1]
+    assert kind[2].tolist() == [CODE["watch"]] * 2
+    assert past[1:3].padded()[0].tolist() == item[1:3].tolist()
+
+
+def test_unknown_items_take_no_place_in_a_history() -> None:
+    sessions = sessionise(table(*(("u", None, item, n) for n, item in enumerate(["a", "?", "b", "?", "c"]))), VOCAB)
+    item, _, gap, length = histories(sessions, np.array([4]), limit=2).padded()
+    assert [VOCAB.ids[row] for row in item[0]] == ["a", "b"]
+    assert length.tolist() == [2]
+    assert gap[0, 1] == gap_buckets(np.array([0, 2 * MINUTE]))[1]
+
+
+def test_no_history_pads_to_one_empty_column() -> None:
+    item, kind, gap, length = histories(sessionise(table(("u", None, "a", 0)), VOCAB), np.array([0]), 5).padded()
+    assert item.shape == kind.shape == gap.shape == (1, 1)
+    assert length.tolist() == [0]
+
+
+def test_ranges_counts_from_each_begin_to_its_end() -> None:
+    assert ranges(np.array([5, 1, 9]), np.array([7, 1, 12])).tolist() == [5, 6, 9, 10, 11]
+    assert ranges(np.array([], int), np.array([], int)).tolist() == []

@@ -1,0 +1,120 @@
+"""Small worlds for fast tests: a valid release whose user tower is a masked mean of item vectors."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+from onnx import TensorProto, helper, numpy_helper
+
+from recsys.index import ItemIndex
+from recsys.registry import Registry, Release
+from recsys.settings import Settings, as_toml
+
+DAY = 86_400_000
+NOW = 1_700_000_000_000
+
+
+def publish_release(
+    home: Path,
+    items: list[str],
+    vectors: np.ndarray | None = None,
+    counts: list[float] | None = None,
+    settings: Settings | None = None,
+    dim: int = 8,
+    exact_below: int = 50_000,
+) -> Release:
+    """Publish a release that knows `items`: their vectors random unless given, the first the most popular unless counted."""
+    settings = settings or Settings()
+    rows = np.random.default_rng(len(items)).normal(size=(len(items), dim)) if vectors is None else np.asarray(vectors)
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    table = np.concatenate([np.zeros((1, rows.shape[1]), np.float32), rows])
+    towers = hashlib.sha256(table.tobytes()).hexdigest()
+    registry = Registry(home / "releases")
+    with registry.draft() as draft:
+        (draft / "config.toml").write_text(as_toml(settings))
+        (draft / "towers.safetensors").write_bytes(towers.encode())
+        np.save(draft / "vectors.npy", table)
+        pq.write_table(_items(items, counts or list(range(len(items), 0, -1))), draft / "items.parquet")
+        ItemIndex.build(table, towers, exact_below, 0.98).write(draft)
+        onnx.save(mean_tower(rows.shape[1]), draft / "user_tower.onnx")
+        about = {"position": {"offset": 0, "until": None}, "towers": towers, "metrics": {}, "seconds": {}, "why": "test", "code": "test"}
+        return registry.publish(draft, registry.next_id(), registry.current(), about)
+
+
+def mean_tower(dim: int) -> onnx.ModelProto:
+    """Return a user tower: the mean of the history's item vectors, a dislike or skip counted as its opposite, normalised.
+
+    items (B, L, d), kinds (B, L), gaps (B, L), lengths (B,) -> user (B, d). Later events weigh more by a hair, and gaps
+    count a little, so that a wrong order or a wrong gap shows.
+    """
+    node = helper.make_node
+    constant: dict[str, np.ndarray] = {
+        "last": np.array([-1], np.int64),
+        "one": np.array([1], np.int64),
+        "zero": np.array(0, np.int64),
+        "step": np.array(1, np.int64),
+        "tiny": np.array(0.01, np.float32),
+        "unit": np.array(1.0, np.float32),
+        "minus": np.array(-1.0, np.float32),
+        "second": np.array(1, np.int64),
+        "dislike": np.array(6, np.int64),
+        "skip": np.array(7, np.int64),
+    }
+    nodes = [
+        node("Shape", ["items"], ["shape"]),
+        node("Gather", ["shape", "second"], ["length"]),
+        node("Range", ["zero", "length", "step"], ["places"]),
+        node("Unsqueeze", ["lengths", "one"], ["ends"]),
+        node("Less", ["places", "ends"], ["inside"]),
+        node("Cast", ["inside"], ["mask"], to=TensorProto.FLOAT),
+        node("Cast", ["places"], ["place"], to=TensorProto.FLOAT),
+        node("Cast", ["gaps"], ["gap"], to=TensorProto.FLOAT),
+        node("Sub", ["place", "gap"], ["late"]),
+        node("Mul", ["late", "tiny"], ["later"]),
+        node("Add", ["later", "unit"], ["weight"]),
+        node("Equal", ["kinds", "dislike"], ["is_dislike"]),
+        node("Equal", ["kinds", "skip"], ["is_skip"]),
+        node("Or", ["is_dislike", "is_skip"], ["bad"]),
+        node("Where", ["bad", "minus", "unit"], ["sign"]),
+        node("Mul", ["weight", "sign"], ["signed"]),
+        node("Mul", ["signed", "mask"], ["masked"]),
+        node("Unsqueeze", ["masked", "last"], ["column"]),
+        node("Mul", ["items", "column"], ["weighted"]),
+        node("ReduceSum", ["weighted", "one"], ["sum"], keepdims=0),
+        node("LpNormalization", ["sum"], ["user"], axis=-1, p=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mean_tower",
+        [
+            helper.make_tensor_value_info("items", TensorProto.FLOAT, ["B", "L", dim]),
+            helper.make_tensor_value_info("kinds", TensorProto.INT64, ["B", "L"]),
+            helper.make_tensor_value_info("gaps", TensorProto.INT64, ["B", "L"]),
+            helper.make_tensor_value_info("lengths", TensorProto.INT64, ["B"]),
+        ],
+        [helper.make_tensor_value_info("user", TensorProto.FLOAT, ["B", dim])],
+        [numpy_helper.from_array(value, name) for name, value in constant.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _items(items: list[str], counts: list[float]) -> pa.Table:
+    n = len(items)
+    seen = pa.array([NOW] * n, pa.timestamp("ms", tz="UTC"))
+    return pa.table(
+        {
+            "item_id": pa.array(items, pa.string()),
+            "row": pa.array(range(1, n + 1), pa.int32()),
+            "first_seen": seen,
+            "last_seen": seen,
+            "count": pa.array(counts, pa.float32()),
+            "title": pa.array([f"Film {id}" if place % 2 == 0 else None for place, id in enumerate(items)], pa.string()),
+            "genres": pa.array([["Drama"]] * n, pa.list_(pa.string())),
+            "features": pa.array([[1, 2]] * n, pa.list_(pa.int32())),
+        }
+    )

@@ -1,0 +1,154 @@
+"""The recommender from Python: pandas in, pandas out, the same log, training and releases as the command line."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.errors import BadInput
+from recsys.home import Home
+from recsys.intake import import_events, import_items
+from recsys.log import Log
+from recsys.registry import Registry
+from recsys.sessions import histories, sessionise
+from recsys.settings import Settings, load_settings
+from training.candidate import Candidate
+from training.job import fit_and_publish, update_and_publish
+
+
+class Recommender:
+    """Learns from events, goes on learning, recommends.
+
+        model = Recommender().fit(events)          # columns user_id, item_id, timestamp (+ event_type, value, session_id)
+        model.partial_fit(newer_events)            # new users and new items are welcome
+        model.recommend(["ann", "bob"], k=10)      # -> user_id, item_id, score, rank
+
+    Everything it holds lies in one folder, `home`: the log, the releases, the catalogue. Without one, in a temporary
+    folder that ends with the object.
+    """
+
+    def __init__(self, home: str | Path | None = None, settings: Settings | None = None):
+        """Open a home, or start an empty one; `settings` default to the home's config.toml and the environment."""
+        self._temporary = TemporaryDirectory(prefix="recsys-") if home is None else None
+        self.home = Home(home if self._temporary is None else self._temporary.name)
+        self.settings = settings or load_settings(*([self.home.config] if self.home.config.exists() else []))
+        self._live: tuple[str, Candidate, np.ndarray] | None = None
+
+    def fit(self, events: pd.DataFrame, items: pd.DataFrame | None = None) -> "Recommender":
+        """Add events to the log and train from scratch on all of it.
+
+        events: user_id (or session_id), item_id, timestamp (s, ms, datetime or ISO-8601), optionally event_type, value,
+        session_id, event_id; items: item_id and what describes them (title, genres, ...). Raises BadInput.
+        """
+        self._take(events, items)
+        fit_and_publish(self.home, self.settings)
+        return self
+
+    def partial_fit(self, events: pd.DataFrame, items: pd.DataFrame | None = None) -> "Recommender":
+        """Add events to the log and learn what is new in it; before a first `fit` this is that first fit.
+
+        Events that the log holds already are not learned twice.
+        """
+        if Registry(self.home.releases).current() is None:
+            return self.fit(events, items)
+        self._take(events, items)
+        update_and_publish(self.home, self.settings)
+        return self
+
+    def recommend(self, users: Iterable[str], k: int = 10, exclude_seen: bool = True) -> pd.DataFrame:
+        """Return user_id, item_id, score, rank: the best `k` items of each user, best first.
+
+        A user nobody has met gets what is popular. Disliked and skipped items are never recommended.
+        """
+        if k < 1:
+            raise BadInput(f"k is how many items to recommend, 1 or more; got {k}")
+        users = [str(user) for user in users]
+        candidate, vectors = self._candidate()
+        table = Log(self.home.log).read()
+        table = table.filter(pc.is_in(table["user_id"], value_set=pa.array(users, pa.string())))
+        sessions = sessionise(_with_a_last_event(table, users), candidate.vocab, candidate.settings.data.session_gap)
+        at = sessions.start[1:] - 1  # the made-up last event of each user: everything real lies before it
+        past = histories(sessions, at, candidate.settings.data.history)
+        people = candidate.towers.user_vectors(past, vectors)
+        rows = {owner: number for number, owner in enumerate(sessions.owners)}
+        parts = []
+        for user in dict.fromkeys(users):
+            number = rows[user]
+            unknown = past.start[number] == past.start[number + 1]
+            scores = candidate.popularity / candidate.popularity.sum() if unknown else vectors @ people[number]
+            mine = slice(sessions.start[number], sessions.start[number + 1])
+            hidden = exclude_seen | ~sessions.positive[mine]
+            scores = np.array(scores, np.float64)
+            scores[sessions.item[mine][hidden]] = -np.inf
+            scores[0] = -np.inf
+            parts.append(_listed(candidate, scores, k).assign(user_id=user))
+        return pd.concat(parts, ignore_index=True)[["user_id", "item_id", "score", "rank"]] if parts else _NOTHING.copy()
+
+    def similar_items(self, items: Sequence[str] | str, k: int = 10) -> pd.DataFrame:
+        """Return item_id, similar_item_id, score, rank: the nearest `k` items of each, by the cosine of their vectors."""
+        candidate, vectors = self._candidate()
+        parts = []
+        for item in [items] if isinstance(items, str) else items:
+            row = candidate.vocab.row(str(item))
+            if not row:
+                raise BadInput(f"item {item!r} is not known; it must have been in the events of a fit or partial_fit")
+            scores = (vectors @ vectors[row]).astype(np.float64)
+            scores[[0, row]] = -np.inf
+            parts.append(_listed(candidate, scores, k).rename(columns={"item_id": "similar_item_id"}).assign(item_id=item))
+        return pd.concat(parts, ignore_index=True)[["item_id", "similar_item_id", "score", "rank"]]
+
+    def save(self, path: str | Path) -> None:
+        """Copy the whole home (log, catalogue, releases) to a folder that does not exist yet."""
+        if Path(path).exists():
+            raise BadInput(f"{path} exists already; save to a new folder")
+        beside = Path(path).with_name(f".{Path(path).name}.tmp")
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(self.home.path, beside, ignore=shutil.ignore_patterns("redis", ".draft-*", ".lock"))
+        beside.rename(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Recommender":
+        """Open what `save` wrote, or the home of the command line; later fits are written there."""
+        Registry(Home(path).releases).open()
+        return cls(path)
+
+    def _take(self, events: pd.DataFrame, items: pd.DataFrame | None) -> None:
+        with TemporaryDirectory() as folder:
+            for name, frame, read in (("items", items, import_items), ("events", events, import_events)):
+                if frame is not None:
+                    if frame.empty:
+                        raise BadInput(f"the {name} are an empty DataFrame")
+                    file = Path(folder) / f"{name}.parquet"
+                    frame.to_parquet(file, index=False)
+                    read(self.home, [file])
+
+    def _candidate(self) -> tuple[Candidate, np.ndarray]:
+        release = Registry(self.home.releases).open()
+        if self._live is None or self._live[0] != release.id:
+            candidate = Candidate.load(release)
+            self._live = release.id, candidate, candidate.item_vectors()
+        return self._live[1], self._live[2]
+
+
+_NOTHING = pd.DataFrame({"user_id": [], "item_id": [], "score": [], "rank": []})
+
+
+def _listed(candidate: Candidate, scores: np.ndarray, k: int) -> pd.DataFrame:
+    best = np.argsort(-scores, kind="stable")[:k]
+    best = best[np.isfinite(scores[best])]
+    ids = [candidate.vocab.ids[row] for row in best]
+    return pd.DataFrame({"item_id": ids, "score": scores[best], "rank": np.arange(1, len(best) + 1)})
+
+
+def _with_a_last_event(table: pa.Table, users: list[str]) -> pa.Table:
+    """Add, for each user, an event of no known item after all others: the moment at which we recommend."""
+    n = len(users)
+    end = pa.array([2**62] * n).cast(table.schema.field("timestamp").type)
+    last = {"event_id": users, "user_id": users, "item_id": [""] * n, "timestamp": end, "event_type": ["click"] * n}
+    columns = [last.get(field.name, pa.nulls(n, field.type)) for field in table.schema]
+    return pa.concat_tables([table, pa.table([pa.array(c) if isinstance(c, list) else c for c in columns], schema=table.schema)])
