@@ -43,8 +43,9 @@ class TowersMethod:
         rows = len(candidate.vocab)
         past = newest(queries.histories, self.settings.data.history, rows)
         scores = np.full((len(queries), queries.n_items), -np.inf, np.float32)
-        np.matmul(candidate.towers.user_vectors(past, self.vectors), self.vectors.T, out=scores[:, :rows])
-        scores[np.diff(past.start) == 0, :rows] = candidate.popularity
+        people = candidate.towers.scale().item() * candidate.towers.user_vectors(past, self.vectors)
+        np.matmul(people, self.vectors.T, out=scores[:, :rows])
+        scores[:, :rows] += candidate.bias()
         return scores
 
     def _take(self, candidate: Candidate, window: Window) -> None:

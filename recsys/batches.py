@@ -1,7 +1,7 @@
 """Sessions -> training examples -> length-bucketed tensors; and how often each item is met."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ class Examples:
     """Stretches of people's timelines, one after the other: example b owns start[b]:start[b + 1].
 
     item (N,) rows, kind (N,) event type codes, gap (N,) buckets, weight (N,) how much each event counts as a target
-    (0: context only; the first event of an example has nothing before it and is always context).
+    (0: context only; the first event of an example has nothing before it and is always context), moment (N,) which
+    snapshot of the items' popularity was the newest then (see ItemCounts.stream), -1 for what is remembered from before.
     """
 
     start: np.ndarray
@@ -23,6 +24,7 @@ class Examples:
     kind: np.ndarray
     gap: np.ndarray
     weight: np.ndarray
+    moment: np.ndarray
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -40,7 +42,7 @@ class Examples:
         """Return some of the examples, in the order asked for."""
         begin, end = self.start[which], self.start[which + 1]
         inside = ranges(begin, end)
-        return Examples(_starts(end - begin), self.item[inside], self.kind[inside], self.gap[inside], self.weight[inside])
+        return Examples(_starts(end - begin), *(getattr(self, f.name)[inside] for f in fields(self)[1:]))
 
     def join(self, other: "Examples") -> "Examples":
         """Return these examples, then the others."""
@@ -52,13 +54,24 @@ class Examples:
     @classmethod
     def none(cls) -> "Examples":
         """Return no examples."""
-        return cls(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros(0, np.int8), np.zeros(0, np.float32))
+        return cls(
+            np.zeros(1, np.int64),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.int8),
+            np.zeros(0, np.int8),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.int16),
+        )
+
+    def remembered(self) -> "Examples":
+        """Return the examples as the past: popularity has moved on since."""
+        return replace(self, moment=np.full_like(self.moment, -1))
 
 
-def examples(sessions: Sessions, learn: np.ndarray, limit: int) -> Examples:
+def examples(sessions: Sessions, learn: np.ndarray, limit: int, moment: np.ndarray | None = None) -> Examples:
     """Cut each timeline into stretches of `limit` inputs, newest first, and keep those with something to learn.
 
-    learn (N,) bool: which events may be targets; of those, only the positive ones of known items count.
+    learn (N,) bool: which events may be targets; of those, only the positive ones of known items count. moment (N,): see Examples.
     """
     known = sessions.item > 0
     weight = (learn & sessions.positive & known).astype(np.float32)[known]
@@ -77,18 +90,20 @@ def examples(sessions: Sessions, learn: np.ndarray, limit: int) -> Examples:
     gap, weight = gap_buckets(time[inside]), weight[inside]
     gap[cut[:-1]] = 0
     weight[cut[:-1]] = 0
-    return Examples(cut, item[inside], kind[inside], gap, weight)
+    when = np.zeros(len(inside), np.int16) if moment is None else moment[known][inside].astype(np.int16)
+    return Examples(cut, item[inside], kind[inside], gap, weight, when)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded tensors. item, kind, gap, target (B, L) int64; weight (B, L), 0 where there is nothing to learn."""
+    """Right-padded tensors (B, L): int64 item, kind, gap, target and moment, and weight, 0 where there is nothing to learn."""
 
     item: Tensor
     kind: Tensor
     gap: Tensor
     target: Tensor
     weight: Tensor
+    moment: Tensor
 
     def __len__(self) -> int:
         return len(self.item)
@@ -122,7 +137,8 @@ def batch(some: Examples) -> Batch:
     seen = item.copy()
     seen[last] = 0  # the last event of an example is only ever a target
     weight = grid(some.weight, np.float32)
-    parts = (seen[:, :-1], kind[:, :-1], gap[:, :-1], item[:, 1:], weight[:, 1:])
+    moment = grid(some.moment, np.int64)
+    parts = (seen[:, :-1], kind[:, :-1], gap[:, :-1], item[:, 1:], weight[:, 1:], moment[:, 1:])
     return Batch(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
 
 
@@ -150,6 +166,10 @@ class Batches:
             yield batch(self.examples.take(cuts[i]))
 
 
+IMAGINED = 0.3
+"""Views that every item is given beside its real ones."""
+
+
 @dataclass(frozen=True)
 class ItemCounts:
     """How often each item was met, an event counting half after `half_life` ms; when it was first and last seen.
@@ -172,6 +192,24 @@ class ItemCounts:
         """Make room for new items."""
         new = rows - len(self.count)
         return ItemCounts(self.half_life, self.now, *(np.pad(column, (0, new)) for column in (self.count, self.first, self.last)))
+
+    def log_share(self) -> np.ndarray:
+        """Return the log of each item's share of what is watched now, (n,) float32; a fraction of a view keeps all above zero."""
+        count = self.count + IMAGINED
+        return np.log(count / count.sum()).astype(np.float32)
+
+    def stream(self, item: np.ndarray, time: np.ndarray, pieces: int) -> tuple["ItemCounts", np.ndarray, np.ndarray]:
+        """Count events piece by piece, as they came; return the counts, a moment for each event, and the snapshots.
+
+        item, time (N,) -> moments (N,) int16, and the log shares just before each piece, (pieces, n) float32: what is
+        learned from an event may use the popularity before it, never the event's own.
+        """
+        counts, moment, snapshots = self, np.zeros(len(item), np.int16), []
+        for number, part in enumerate(np.array_split(np.argsort(time, kind="stable"), pieces)):
+            snapshots.append(counts.log_share())
+            moment[part] = number
+            counts = counts.add(item[part], time[part])
+        return counts, moment, np.stack(snapshots)
 
     def add(self, item: np.ndarray, time: np.ndarray) -> "ItemCounts":
         """Return the counts after more events: item (N,) rows, time (N,) ms."""

@@ -266,7 +266,7 @@ def _read_all(
 
 
 def _short(text: str) -> str:
-    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:200])
+    text = readers.printable(text[:200])
     return text if len(text) <= 120 else f"{text[:119]}…"
 
 

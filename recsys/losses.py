@@ -69,10 +69,15 @@ class Candidates:
 
 
 class NextItem:
-    """The objective: at every event, the user's vector is closest to the next item's."""
+    """The objective: at every event, the next item scores highest.
 
-    def __init__(self, candidates: Candidates):
+    What people watch is their taste and what is popular just then. Scores start from the log popularity of the moment
+    (log_share (moments, n), a batch says which row), so that the towers need not learn by heart what moves every day.
+    """
+
+    def __init__(self, candidates: Candidates, log_share: Tensor):
         self.candidates = candidates
+        self.log_share = log_share
 
     def __call__(self, towers: Towers, batch: Batch) -> Tensor:
         """Return the loss of a batch, ()."""
@@ -83,5 +88,7 @@ class NextItem:
         vectors = towers.items(needed)  # every item passes its tower once, so that its gradient row comes once
         history = vectors[place[: batch.item.numel()]].view(*batch.item.shape, -1)
         users = towers.users(history, batch.kind, batch.gap)[learn]
-        scores = towers.scale() * users @ vectors[place[batch.item.numel() :]].T
+        taste = towers.scale() * users @ vectors[place[batch.item.numel() :]].T
+        popular = self.log_share[:, rows.cpu()].to(taste)[batch.moment[learn]]
+        scores = taste + towers.popularity * popular
         return softmax_loss(correct(scores, log_q, own), own, batch.weight[learn])

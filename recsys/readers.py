@@ -145,7 +145,7 @@ def read_file(
             raw = _json_lines(path, name, content)
         else:
             raw = _text(path, name, layout, content, what)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError, csv.Error) as error:  # Arrow calls a damaged Parquet page an OSError
         raise BadInput(f"{path} cannot be read as {name}: {_one_line(error)}; is it damaged, or another format? see --format") from None
     if not len(raw):
         raise BadInput(f"{path} has a header but no rows" if layout.kind == "text" else f"{path} has no rows")
@@ -278,7 +278,7 @@ def _utf8(content: bytes, what: What) -> bytes:
 
 
 def _separator(content: bytes) -> str:
-    first = content.lstrip().split(b"\n", 1)[0].decode()
+    first = re.split(rb"[\r\n]", content.lstrip(), maxsplit=1)[0].decode()
     return max(",\t;|", key=first.count)
 
 
@@ -286,7 +286,7 @@ def _header(content: bytes, mark: str, layout: Format, what: What) -> tuple[list
     """Return the names of the columns and how many lines stand before the first row."""
     skip = len(content) - len(content.lstrip(b"\r\n"))
     skip = content[:skip].count(b"\n")
-    first = content.lstrip(b"\r\n").split(b"\n", 1)[0].decode().rstrip("\r")
+    first = re.split(rb"[\r\n]", content.lstrip(b"\r\n"), maxsplit=1)[0].decode()
     cells = next(csv.reader([first], delimiter=mark)) if layout.quoted else first.split(mark)
     given = layout.item_names if what == "items" else layout.names
     if given:
@@ -394,8 +394,13 @@ def _named(raw: Raw, columns: dict[str, str], what: What) -> pa.Table:
     return raw.table.rename_columns([ours_of.get(name, f"{name}#" if name in names else name) for name in found])
 
 
+def printable(text: str) -> str:
+    """Return text with whatever would break a line or a terminal written out."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return ", ".join(map(printable, names[:12])) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 def _example(raw: Raw, names: Mapping[str, str], what: What) -> str:
@@ -404,7 +409,7 @@ def _example(raw: Raw, names: Mapping[str, str], what: What) -> str:
     wanted = ["item_id"] if what == "items" else ["session_id" if "session_id" in names else "user_id", "item_id", "timestamp"]
     known = {ours: theirs for ours, theirs in names.items() if theirs in raw.table.column_names}
     pairs = [f"{ours}={known[ours] if ours in known else free.pop(0) if free else '...'}" for ours in wanted]
-    return f"say which is which, for example --columns {','.join(pairs)}"
+    return f"say which is which, for example --columns {printable(','.join(pairs))}"
 
 
 def _with_weeks(raw: Raw) -> Raw:

@@ -34,6 +34,7 @@ class Model(_Section):
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout on the inputs and inside the blocks")
     id_dropout: float = Field(0.1, ge=0, lt=1, description="share of items trained from their content alone")
     temperature: float = Field(0.07, gt=0, description="where the learned temperature starts")
+    popularity: float = Field(1.0, ge=0, description="where the learned weight of current popularity in a score starts")
     features: int = Field(16384, ge=16, description="buckets that item content is hashed into")
 
 
@@ -46,7 +47,7 @@ class Training(_Section):
     lr: float = Field(2e-3, gt=0, description="highest learning rate; it decays to a tenth")
     negatives: int = Field(2048, ge=0, description="uniform negatives in a step, beside the batch's own targets")
     full_softmax_below: int = Field(0, ge=0, description="catalogues smaller than this need no sampling")
-    count_half_life: float = Field(30.0, gt=0, description="days after which a view counts half in item popularity")
+    count_half_life: float = Field(3.0, gt=0, description="days after which a view counts half in item popularity")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
     threads: int = Field(1, ge=1, description="CPU threads to train with; more help only where cores are idle")
 

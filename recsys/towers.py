@@ -209,6 +209,7 @@ class Towers(nn.Module):
         self.items = ItemTower(features, settings.dim, settings.features, settings.id_dropout)
         self.users = UserTower(settings, length)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
+        self.popularity = nn.Parameter(torch.tensor(settings.popularity))
 
     def scale(self) -> Tensor:
         """One over the learned temperature, at most 100."""

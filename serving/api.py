@@ -7,8 +7,8 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal
 
 import faiss
@@ -24,7 +24,7 @@ from recsys.errors import BadInput, nearest
 from recsys.events import EVENT_TYPES
 from recsys.home import Home
 from recsys.settings import Settings
-from serving.embedded import EmbeddedRedis
+from serving.embedded import redis_address
 from serving.engine import Engine, ItemNotFound, Snapshot
 from serving.profiles import Event, Profiles, StreamFull, connect
 
@@ -317,8 +317,8 @@ def create_app(home: Home, settings: Settings) -> FastAPI:
     return app
 
 
-def run(home: Home, settings: Settings) -> None:
-    """Serve one home until SIGINT or SIGTERM."""
+def run(home: Home, settings: Settings, json: bool = False) -> None:
+    """Serve one home until SIGINT or SIGTERM; print one line, or one line of JSON, once it is up."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     with _listen(settings.serving.host, settings.serving.port) as listener, redis_address(home, settings) as url:
         known = settings.model_copy(update={"serving": settings.serving.model_copy(update={"redis_url": url})})
@@ -328,24 +328,18 @@ def run(home: Home, settings: Settings) -> None:
         )
         before = {sign: signal.signal(sign, lambda *_: None) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:  # uvicorn raises the signal that ended it once more, for whoever was there before: nobody, so we end with 0
-            _Server(config).run(sockets=[listener])
+            _Server(config, json).run(sockets=[listener])
         finally:
             for sign, handler in before.items():
                 signal.signal(sign, handler)
 
 
-@contextmanager
-def redis_address(home: Home, settings: Settings) -> Iterator[str]:
-    """Give the address of the Redis in the settings, or of an embedded one that runs for as long."""
-    if settings.serving.redis_url:
-        yield settings.serving.redis_url
-    else:
-        with EmbeddedRedis(home.redis, settings.serving.appendfsync) as redis:
-            yield redis.url
-
-
 class _Server(uvicorn.Server):
     """Says where it listens once it does."""
+
+    def __init__(self, config: uvicorn.Config, json: bool):
+        super().__init__(config)
+        self.json = json
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -353,8 +347,10 @@ class _Server(uvicorn.Server):
             host, port = sockets[0].getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             snapshot = self.config.app.state.engine.snapshot  # type: ignore[union-attr]
+            up = {"url": url, "docs": f"{url}/docs", "release": snapshot.id if snapshot else None}
             what = f"release {snapshot.id}" if snapshot else "no release yet"
-            print(f"serving {what} on {url}, API docs on {url}/docs, end with Ctrl-C", flush=True)
+            text = f"serving {what} on {url}, API docs on {url}/docs, end with Ctrl-C"
+            print(orjson.dumps(up).decode() if self.json else text, flush=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -362,9 +358,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family, backlog=1024)
     except OSError as error:
-        raise BadInput(
-            f"cannot serve on {host}:{port}: {error.strerror}; choose another with --host and --port (0 picks a free port)"
-        ) from None
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise BadInput(f"cannot serve on {host}:{port}: {why}; choose another with --host and --port (0 picks a free port)") from None
 
 
 def _snapshot(request: Request) -> Snapshot:
@@ -406,5 +401,7 @@ def _one_line(first: dict[str, Any]) -> str:
         return f"the body is not JSON: {first['ctx']['error']}"
     if first["type"] == "value_error":
         return f"{where}: {first['ctx']['error']}"
+    if isinstance(first["input"], bytes):
+        return "the body came without the header content-type: application/json; send it along"
     came = "" if first["type"] in ("missing", "too_long", "too_short") else f"; got {repr(first['input'])[:80]}"
     return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}{came}"

@@ -9,7 +9,10 @@ import pyarrow as pa
 import redis
 
 from recsys.events import SCHEMA
+from recsys.home import Home
 from recsys.log import Log
+from recsys.settings import Settings
+from serving.embedded import RedisNotRunning, redis_address
 from serving.profiles import PARTITIONS, stream_key
 
 READ = 2000
@@ -18,6 +21,18 @@ READ = 2000
 NOTE = "note.stream."
 STREAMS = "note.streams"
 """Which Redis the stream ids belong to: a name made at random, kept there."""
+
+
+def archive_home(home: Home, settings: Settings) -> int:
+    """Move what waits in the Redis of a home into its log; return how many events the log gained."""
+    with redis_address(home, settings) as url:
+        client = redis.Redis.from_url(url)
+        try:
+            return archive(client, settings.serving.tenant, home.log)
+        except redis.RedisError as error:
+            raise RedisNotRunning(f"cannot read the event streams: {error}; is RECSYS_REDIS_URL right?") from None
+        finally:
+            client.close()
 
 
 def archive(client: redis.Redis, tenant: str, folder: Path) -> int:

@@ -16,13 +16,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from recsys.errors import RecsysError
+from recsys.errors import BadInput, RecsysError
 from recsys.files import write_atomically
+from recsys.home import Home
+from recsys.settings import Settings
 
 OLDEST = (6, 2)
 """Every command we send exists since Redis 6.2."""
@@ -232,6 +235,19 @@ class EmbeddedRedis:
             return (self.folder / "redis.log").read_text(errors="replace").strip().splitlines()[-1]
         except (FileNotFoundError, IndexError):
             return "it left no log"
+
+
+@contextmanager
+def redis_address(home: Home, settings: Settings) -> Iterator[str]:
+    """Give the address of the Redis in the settings, or of an embedded one that runs for as long."""
+    url = settings.serving.redis_url
+    if not url:
+        with EmbeddedRedis(home.redis, settings.serving.appendfsync) as server:
+            yield server.url
+    elif url.startswith(("redis://", "rediss://", "unix://")):
+        yield url
+    else:
+        raise BadInput("the Redis address must begin with redis://, rediss:// or unix://; mend RECSYS_REDIS_URL or serving.redis_url")
 
 
 def binaries() -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from recsys.errors import RecsysError, ReleaseDamaged
 from recsys.index import ItemIndex
 from recsys.registry import Registry, Release
 from recsys.sessions import gap_buckets
-from recsys.settings import load_settings
 from recsys.vocab import Vocabulary
 from serving.profiles import Event
 
@@ -70,7 +70,9 @@ class Snapshot:
         count = np.concatenate([[0.0], np.nan_to_num(items["count"].to_numpy())])
         return cls(
             id=release.id,
-            history=load_settings(release.file("config.toml"), environ={}).data.history,
+            history=tomllib.loads(release.file("config.toml").read_text())["data"][
+                "history"
+            ],  # no more: other settings may have changed since
             vocab=Vocabulary(items["item_id"].to_pylist()),
             titles=[None, *items["title"].to_pylist()],
             vectors=np.load(release.file("vectors.npy"), mmap_mode="r"),

@@ -5,10 +5,13 @@ import orjson
 import pytest
 import redis
 
+from recsys.errors import RecsysError
 from recsys.events import SCHEMA
+from recsys.home import Home
 from recsys.log import Log
+from recsys.settings import Settings, load_settings
 from serving import archive as archiving
-from serving.archive import archive
+from serving.archive import archive, archive_home
 from serving.embedded import EmbeddedRedis
 from serving.profiles import PARTITIONS, Event, Profiles, connect, stream_key
 
@@ -27,12 +30,13 @@ def store(server):
 
 
 def send(server: EmbeddedRedis, *batch: Event) -> None:
-    async def main() -> None:
-        client = connect(server.url)
-        await Profiles(client, "t").merge(batch)
-        await client.aclose()
+    asyncio.run(_send_as(server, "t", *batch))
 
-    asyncio.run(main())
+
+async def _send_as(server: EmbeddedRedis, tenant: str, *batch: Event) -> None:
+    client = connect(server.url)
+    await Profiles(client, tenant).merge(batch)
+    await client.aclose()
 
 
 def plays(first: int, last: int) -> list[Event]:
@@ -154,3 +158,23 @@ def test_ids_of_another_redis_never_hide_events(server, store, tmp_path):
         store.xadd(stream_key("t", partition), {"event": orjson.dumps(event)}, id="5-1")
     assert archive(store, "t", tmp_path) == PARTITIONS
     assert len(Log(tmp_path)) == 200 + PARTITIONS
+
+
+def test_a_home_is_archived_with_its_own_redis(tmp_path):
+    home = Home(tmp_path)
+    with EmbeddedRedis(home.redis) as server:
+        asyncio.run(_send_as(server, Settings().serving.tenant, *plays(0, 3)))
+        assert archive_home(home, Settings()) == 3  # beside a server that runs
+        asyncio.run(_send_as(server, Settings().serving.tenant, *plays(3, 5)))
+    assert archive_home(home, Settings()) == 2  # and without one
+    assert logged(home.log) == [f"e{n}" for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("url", "says"), [("redis://127.0.0.1:1", "cannot read the event streams"), ("http://x", "must begin with redis://")]
+)
+def test_a_redis_that_cannot_be_reached_is_one_clear_error(tmp_path, url, says):
+    settings = load_settings(environ={"RECSYS_REDIS_URL": url})
+    with pytest.raises(RecsysError, match=says) as error:
+        archive_home(Home(tmp_path), settings)
+    assert "\n" not in str(error.value)

@@ -103,13 +103,16 @@ time.sleep(60)
 """
 
 
-def test_it_ends_with_its_parent_and_the_next_start_has_the_data(tmp_path):
+@pytest.mark.parametrize("open_again", ["at once", "later"])
+def test_it_ends_with_its_parent_and_the_next_start_has_the_data(tmp_path, open_again):
     parent = subprocess.Popen([sys.executable, "-c", STARTER, str(tmp_path / "redis")], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pid, _, url = parent.stdout.readline().split()
     redis.Redis.from_url(url).set("film", "Heat")
     parent.kill()
     parent.wait()
+    if open_again == "later":
+        wait_until(lambda: not alive(int(pid)))
     with EmbeddedRedis(tmp_path / "redis") as server:  # waits until the old server is gone
         assert server.owned
         assert not alive(int(pid))

@@ -79,7 +79,8 @@ def test_the_order_of_adding_does_not_matter_and_a_known_owner_gets_a_longer_tim
     now = np.full(3, int(2 * DAY))
     assert (whole.scores(asked, now, 9) == parts.scores(asked, now, 9)).all()
     whole.add(timelines(("b", 2, [7])))
-    assert len(whole) == 2 and whole.scores(histories([3]), now[:1], 9)[0, 7] > 0
+    assert len(whole) == 2
+    assert whole.scores(histories([3]), now[:1], 9)[0, 7] > 0
 
 
 def test_the_newer_of_two_timelines_counts_more():
@@ -104,7 +105,8 @@ def test_only_the_newest_occurrences_of_an_item_are_looked_at():
 def test_the_oldest_timelines_and_events_are_dropped():
     memory = Neighbours(capacity=2, length=2)
     memory.add(timelines(("a", 5, [1, 2, 3]), ("b", 1, [4, 5]), ("c", 3, [6, 7])))
-    assert len(memory) == 2 and sorted(memory.item.tolist()) == [2, 3, 6, 7]
+    assert len(memory) == 2
+    assert sorted(memory.item.tolist()) == [2, 3, 6, 7]
     memory.add(timelines(("d", 9, [8])))
     assert sorted(memory.item.tolist()) == [2, 3, 8]
 
@@ -113,7 +115,8 @@ def test_dislikes_and_unknown_items_are_not_remembered_and_strange_items_ask_not
     memory = Neighbours()
     memory.add(timelines(("a", 0, [1, 2]), kind=6))
     memory.add(timelines(("a", 0, [0, 0])))
-    assert len(memory) == 0 and not memory.scores(histories([1], []), np.zeros(2, np.int64), 5).any()
+    assert len(memory) == 0
+    assert not memory.scores(histories([1], []), np.zeros(2, np.int64), 5).any()
     memory.add(timelines(("a", 0, [1, 2])))
     assert not memory.scores(histories([400], []), np.zeros(2, np.int64), 5).any()
 

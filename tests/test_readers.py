@@ -218,6 +218,22 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     assert read_file(path, columns={"user_id": "wer"}).table.column_names == ["user_id", "item_id", "timestamp"]
 
 
+def test_a_damaged_parquet_page_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table({"user": ["u"] * 500, "item": [str(n) for n in range(500)], "ts": range(10**9, 10**9 + 500)}), path)
+    sound = path.read_bytes()
+    path.write_bytes(sound[:20] + b"\xff" * 200 + sound[220:])
+    with pytest.raises(BadInput, match=r"log\.parquet cannot be read as parquet"):
+        read_file(path)
+
+
+def test_names_with_line_breaks_and_old_line_ends_do_not_break_the_message(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.csv", "we\u2028r,item,ts\r1,2,1000000000\r")
+    with pytest.raises(BadInput, match=r"has the columns we\\u2028r, item, ts") as caught:
+        read_file(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_quoted_line_breaks_survive_in_files_of_many_blocks(tmp_path: Path) -> None:
     rows = 40_000
     path = write(

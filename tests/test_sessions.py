@@ -29,7 +29,7 @@ def table(*rows: tuple) -> pa.Table:
     return pa.table(columns).cast(SCHEMA)
 
 
-def told(sessions: Sessions) -> list[list[str]]:
+def told(sessions: Sessions) -> list[str]:
     """Each session as the letters of its items."""
     return ["".join(VOCAB.ids[row] for row in sessions.item[sessions.session == n]) for n in np.unique(sessions.session)]
 

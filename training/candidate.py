@@ -60,6 +60,15 @@ class Candidate:
         """Return the unit vector of every person, (B, d); all zeros where nothing is known."""
         return self.towers.user_vectors(histories, self.item_vectors())
 
+    def bias(self) -> np.ndarray:
+        """What each row's score starts from, whoever asks: its current popularity, weighed as the towers learned to, (n + 1,)."""
+        return self.towers.popularity.item() * self.counts.log_share()
+
+    def scores(self, histories: Histories) -> np.ndarray:
+        """Return the score of every row for every person, (B, n + 1): taste plus popularity."""
+        vectors = self.item_vectors()
+        return self.towers.scale().item() * self.towers.user_vectors(histories, vectors) @ vectors.T + self.bias()
+
     @property
     def popularity(self) -> np.ndarray:
         """How often each row was met, older events counting less, (n + 1,)."""
@@ -147,7 +156,10 @@ def _counts(items: pa.Table, settings: Settings, now: int) -> ItemCounts:
 
 
 def _memory_tensors(memory: Memory) -> dict[str, Tensor]:
-    arrays = {**{name: getattr(memory.examples, name) for name in ("start", "item", "kind", "gap", "weight")}, "keys": memory.keys}
+    arrays = {
+        **{name: getattr(memory.examples, name) for name in ("start", "item", "kind", "gap", "weight", "moment")},
+        "keys": memory.keys,
+    }
     return {f"memory:{name}": torch.from_numpy(array) for name, array in {**arrays, "size": np.array(memory.size)}.items()}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from recsys.batches import Batches, ItemCounts, examples
+from recsys.batches import IMAGINED, Batches, Examples, ItemCounts, examples
 from recsys.errors import BadInput
 from recsys.losses import Candidates, NextItem
 from recsys.progress import Step, silent
@@ -20,6 +20,9 @@ from training.learner import learn
 from training.memory import Memory
 from training.strategies import Update, parse
 
+MOMENTS = 32
+"""Snapshots of popularity over the log of a first fit."""
+
 
 def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step = silent) -> Candidate:
     """Train towers on a table of events (recsys.events.SCHEMA).
@@ -30,13 +33,15 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
     torch.manual_seed(seed)
     vocab = Vocabulary(items_in(events))
     sessions = sessionise(events, vocab, settings.data.session_gap)
-    lessons = examples(sessions, np.ones(len(sessions), bool), settings.data.history)
+    counts, moment, shares = (
+        ItemCounts.none(settings.training.count_half_life).grow(len(vocab)).stream(sessions.item, sessions.time, MOMENTS)
+    )
+    lessons = examples(sessions, np.ones(len(sessions), bool), settings.data.history, moment)
     if not len(lessons):
         raise BadInput(f"nothing to learn in {len(events)} events: at least one person needs two positive events; import more of the log")
     towers = Towers(settings.model, item_features(vocab.ids, catalogue, settings.model.features), settings.data.history)
-    counts = ItemCounts.none(settings.training.count_half_life).grow(len(vocab)).add(sessions.item, sessions.time)
     memory = Memory.empty(settings.update.memory)
-    update = Update(None, 0, memory, objective(counts, lessons.targets, settings, seed), np.random.default_rng(seed))
+    update = Update(None, 0, memory, objective(shares, lessons, memory, settings, seed), np.random.default_rng(seed))
     strategy = parse(settings.update.strategy)
     batches = Batches(lessons, settings.training.batch_size, seed)
     learn(towers, batches, settings.training.epochs, settings.training.lr, strategy, update, settings.training, step)
@@ -46,15 +51,22 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
         towers=towers,
         vocab=vocab,
         counts=counts,
-        memory=memory.add(lessons, [seed, 0]),
+        memory=memory.add(lessons.remembered(), [seed, 0]),
         strategy_state=copy.deepcopy(strategy.state()),
         titles={id: catalogue[id] for id in vocab.ids[1:] if id in catalogue},
         notes={**update.notes, "events": float(len(events)), "examples": float(len(lessons))},
     )
 
 
-def objective(counts: ItemCounts, targets: np.ndarray, settings: Settings, seed: int) -> NextItem:
-    """Return the task loss, its target frequencies starting from what is about to be learned."""
-    expected = np.bincount(targets, minlength=len(counts.count)) + 1e-3 * counts.count
-    uniform, full_below = settings.training.negatives, settings.training.full_softmax_below
-    return NextItem(Candidates(torch.from_numpy(expected), uniform, full_below, seed))
+def objective(shares: np.ndarray, lessons: Examples, memory: Memory, settings: Settings, seed: int) -> NextItem:
+    """Return the task loss, its target frequencies starting from those of what is about to be learned.
+
+    shares (moments, n): log popularity at the moments of the lessons; what is remembered was watched under the average
+    popularity of the memory, which becomes the last row.
+    """
+    rows = shares.shape[1]
+    remembered = np.bincount(memory.examples.targets, minlength=rows) + IMAGINED
+    shares = np.vstack([shares, np.log(remembered / remembered.sum())]).astype(np.float32)
+    expected = np.bincount(lessons.targets, minlength=rows) + 1e-3
+    candidates = Candidates(torch.from_numpy(expected), settings.training.negatives, settings.training.full_softmax_below, seed)
+    return NextItem(candidates, torch.from_numpy(shares))

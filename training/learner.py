@@ -15,7 +15,6 @@ from recsys.settings import Training
 from recsys.towers import Towers
 from training.strategies.base import Strategy, Update
 
-
 SCALE_RATE = 0.1
 """The temperature learns this much slower: at full rate it sharpens until the towers know the log by heart."""
 

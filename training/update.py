@@ -18,6 +18,9 @@ from training.growth import grown, items_in
 from training.learner import learn
 from training.strategies import Update, parse
 
+MOMENTS = 8
+"""Snapshots of popularity over the new events of an update."""
+
 
 def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings, catalogue: Catalogue, step: Step = silent) -> Candidate:
     """Learn the events in `new`; return the next candidate and leave the parent as it was.
@@ -31,7 +34,10 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     vocab = parent.vocab.grow(items_in(new))
     sessions = sessionise(pa.concat_tables([past, new]), vocab, settings.data.session_gap)
     is_new = sessions.place >= len(past)
-    lessons = examples(sessions, is_new, settings.data.history)
+    moment = np.zeros(len(sessions), np.int16)
+    known = parent.counts.grow(len(vocab))
+    counts, moment[is_new], shares = known.stream(sessions.item[is_new], sessions.time[is_new], MOMENTS)
+    lessons = examples(sessions, is_new, settings.data.history, moment)
 
     features = [
         new_features or old_features
@@ -42,12 +48,11 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
         )
     ]
     towers = grown(parent.towers, settings, features, sessions)
-    counts = parent.counts.grow(len(vocab)).add(sessions.item[is_new], sessions.time[is_new])
 
     strategy = parse(settings.update.strategy)
     strategy.load(parent.strategy_state)
     anchor = copy.deepcopy(towers).requires_grad_(False).eval()
-    task = objective(counts, lessons.targets, settings, seed)
+    task = objective(shares, lessons, parent.memory, settings, seed)
     this = Update(anchor, len(parent.vocab), parent.memory, task, np.random.default_rng(seed))
     strategy.prepare(towers, this)
     batches = Batches(lessons, settings.training.batch_size, seed)
@@ -60,7 +65,7 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
         towers=towers,
         vocab=vocab,
         counts=counts,
-        memory=parent.memory.add(lessons, [settings.training.seed, number]),
+        memory=parent.memory.add(lessons.remembered(), [settings.training.seed, number]),
         strategy_state={**parent.strategy_state, **strategy.state()},
         titles={**parent.titles, **{id: catalogue[id] for id in vocab.ids[1:] if id in catalogue}},
         number=number,
