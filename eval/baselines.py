@@ -25,13 +25,14 @@ class Popular:
         self.count = np.zeros(0)
         self.now = 0
 
-    def learn(self, window: Window) -> None:
+    def learn(self, window: Window) -> float:
         item, time = _liked(sessionise(window.events, window.vocab))
         now = int(time.max(initial=self.now))
         day = 86_400_000.0
         count = self.count * 0.5 ** ((now - self.now) / day / self.half_life)
         fresh = np.bincount(item, 0.5 ** ((now - time) / day / self.half_life), len(window.vocab))
         self.count, self.now = fresh + np.pad(count, (0, len(window.vocab) - len(count))), now
+        return 0.0
 
     def scores(self, queries: Queries) -> np.ndarray:
         return np.tile(self.share(), (len(queries), 1))
@@ -50,9 +51,10 @@ class Knn:
         self.memory = Neighbours()
         self.popular = Popular(settings)
 
-    def learn(self, window: Window) -> None:
+    def learn(self, window: Window) -> float:
         self.memory.add(sessionise(window.events, window.vocab))
         self.popular.learn(window)
+        return 0.0
 
     def scores(self, queries: Queries) -> np.ndarray:
         scores = self.memory.scores(queries.histories, queries.now, queries.n_items)
@@ -82,7 +84,7 @@ class ALS:
         self.person, self.item = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self.popular = Popular(settings)
 
-    def learn(self, window: Window) -> None:
+    def learn(self, window: Window) -> float:
         self.popular.learn(window)
         sessions = sessionise(window.events, window.vocab)
         self.people = self.people.grow(sessions.owners)
@@ -96,6 +98,7 @@ class ALS:
                 self.model.fit(liked, show_progress=False)
             elif len(item):
                 self._partial_fit(liked, np.unique(person), np.unique(item))
+        return 0.0
 
     def scores(self, queries: Queries) -> np.ndarray:
         start = queries.histories.start

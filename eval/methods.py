@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,8 +17,11 @@ class Method(Protocol):
 
     name: str
 
-    def learn(self, window: Window) -> None:
-        """Learn the window's events; the first one given is the first fit."""
+    def learn(self, window: Window) -> float:
+        """Learn the window's events; the first one given is the first fit.
+
+        Return the seconds of work that it needed and another method of the replay had done already.
+        """
 
     def scores(self, queries: Queries) -> np.ndarray:
         """Return a score for every vocabulary row, (B, n_items) float32; -inf for what cannot be recommended."""
@@ -35,13 +38,14 @@ def methods(expression: str, settings: Settings) -> list[Method]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadInput(f"the method {twice[0]!r} stands twice in {expression!r}; name each once")
-    return [_one(name, settings) for name in names]
+    shared: dict[str, Any] = {}
+    return [_one(name, settings, shared) for name in names]
 
 
-def _one(name: str, settings: Settings) -> Method:
+def _one(name: str, settings: Settings, shared: dict[str, Any]) -> Method:
     if name in BASELINES:
         return BASELINES[name](settings)
-    from eval.towers import MODES, TowersMethod  # torch is loaded only for those who need it
+    from eval.towers import MODES, FirstFit, TowersMethod  # torch is loaded only for those who need it
     from training.strategies import STRATEGIES
 
     parts = [part.partition("(")[0].strip() for part in re.split(r"\+(?![^()]*\))", name)]
@@ -53,4 +57,4 @@ def _one(name: str, settings: Settings) -> Method:
             raise BadInput(
                 f"{part!r} in {name!r} is no strategy; only strategies have settings and join by +: {', '.join(sorted(STRATEGIES))}"
             )
-    return TowersMethod(name, settings)
+    return TowersMethod(name, settings, shared.setdefault("first fit", FirstFit(settings)))

@@ -96,8 +96,8 @@ def replay(
         for method in methods:
             assert_unanswered(lesson, questions)
             started = perf_counter()
-            method.learn(lesson)
-            seconds = perf_counter() - started
+            borrowed = method.learn(lesson)
+            seconds = perf_counter() - started + borrowed
             results.methods[method.name].append(answer(method, questions, window, ks, seconds))
         progress("answering", window - first + 1, behind - first)
     if not results.windows:

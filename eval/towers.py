@@ -1,14 +1,15 @@
 """The two towers as methods of a replay: fitted once, updated by a strategy, or fitted anew each time."""
 
+from time import perf_counter
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from eval.timeline import Queries, Window
-from recsys.sessions import Histories
+from recsys.sessions import Histories, of_the_same_people
 from recsys.settings import Settings
+from recsys.towers import Towers
 from training.candidate import Candidate
 from training.fit import fit
 from training.strategies import parse
@@ -19,23 +20,47 @@ MODES: tuple[Mode, ...] = ("frozen", "retrain")
 """Methods that are no strategy: learn once and never again; learn everything anew each time."""
 
 
+class FirstFit:
+    """The first fit, done once for all methods of a replay that start from it, and how long it took."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.towers: Towers | None = None
+        self.seconds = 0.0
+
+    def fit(self, events: pa.Table, settings: Settings, window: Window) -> tuple[Candidate, float]:
+        """Return the candidate of a fit under `settings`, and the seconds of it that another method has spent."""
+        if self.towers is not None:
+            return fit(events, settings, window.catalogue, trained=self.towers), self.seconds
+        started = perf_counter()
+        candidate = fit(events, settings, window.catalogue)
+        self.towers, self.seconds = candidate.towers, perf_counter() - started
+        return candidate, 0.0
+
+
 class TowersMethod:
     """Towers that learn window by window; a person without a history is shown what is popular."""
 
-    def __init__(self, name: str, settings: Settings):
+    def __init__(self, name: str, settings: Settings, first: FirstFit):
         self.name = name
+        self.first = first
         self.mode: Mode = "frozen" if name == "frozen" else "retrain" if name == "retrain" else "update"
         strategy = name if self.mode == "update" else "naive"
         parse(strategy)
         self.settings = settings.model_copy(update={"update": settings.update.model_copy(update={"strategy": strategy})})
         self.candidate: Candidate | None = None
 
-    def learn(self, window: Window) -> None:
-        if self.candidate is None or self.mode == "retrain":
+    def learn(self, window: Window) -> float:
+        if self.candidate is None:
+            candidate, borrowed = self.first.fit(window.events, self.settings, window)
+            self._take(candidate, window)
+            return borrowed
+        if self.mode == "retrain":
             self._take(fit(pa.concat_tables([window.past, window.events]), self.settings, window.catalogue), window)
         elif self.mode == "update":
-            past = _of_the_same_people(window.past, window.events)
+            past = of_the_same_people(window.past, window.events)
             self._take(update(self.candidate, window.events, past, self.settings, window.catalogue), window)
+        return 0.0
 
     def scores(self, queries: Queries) -> np.ndarray:
         candidate = self.candidate
@@ -43,8 +68,7 @@ class TowersMethod:
         rows = len(candidate.vocab)
         past = newest(queries.histories, self.settings.data.history, rows)
         scores = np.full((len(queries), queries.n_items), -np.inf, np.float32)
-        people = candidate.towers.scale().item() * candidate.towers.user_vectors(past, self.vectors)
-        np.matmul(people, self.vectors.T, out=scores[:, :rows])
+        np.matmul(candidate.towers.user_vectors(past, self.vectors), self.vectors.T, out=scores[:, :rows])
         scores[:, :rows] += candidate.bias()
         return scores
 
@@ -64,9 +88,3 @@ def newest(histories: Histories, limit: int, rows: int) -> Histories:
     gap = histories.gap[kept]
     gap[start[:-1][np.diff(start) > 0]] = 0
     return Histories(start, histories.item[kept], histories.kind[kept], gap)
-
-
-def _of_the_same_people(past: pa.Table, events: pa.Table) -> pa.Table:
-    """Return the part of `past` that is context for the people and sessions in `events`."""
-    same = [pc.and_kleene(pc.is_valid(past[id]), pc.is_in(past[id], value_set=pc.unique(events[id]))) for id in ("user_id", "session_id")]
-    return past.filter(pc.or_(*same))

@@ -121,6 +121,19 @@ class Batch:
 
         return Batch(*(torch.cat([pad(getattr(self, f.name)), pad(getattr(other, f.name)).to(self.item.device)]) for f in fields(self)))
 
+    def pieces(self, n: int) -> list["Batch"]:
+        """Return the rows in up to `n` batches of like length, each as short as what there is to learn in it allows.
+
+        Joined batches hold short rows padded to long ones; attention over padding is most of a step's cost.
+        """
+        columns = torch.arange(1, self.weight.shape[1] + 1, device=self.weight.device)
+        length = ((self.weight > 0) * columns).amax(1)
+        cut = []
+        for rows in torch.argsort(length, stable=True).chunk(n):
+            until = max(1, int(length[rows[-1]]))
+            cut.append(Batch(*(getattr(self, f.name)[rows, :until] for f in fields(self))))
+        return cut
+
 
 def batch(some: Examples) -> Batch:
     """Turn examples into one batch: each event predicts the next."""

@@ -16,38 +16,50 @@ FILE, ABOUT = "items.faiss", "index.json"
 
 @dataclass(frozen=True)
 class ItemIndex:
-    """Inner-product search over the vectors of rows 1..n; the ids it answers with are vocabulary rows."""
+    """Inner-product search over the vectors of rows 1..n; the ids it answers with are vocabulary rows.
+
+    What a score starts from, whoever asks (the item's popularity), is one more dimension that every question meets with 1.
+    """
 
     faiss: faiss.Index
     towers: str
     recall: float
 
     @classmethod
-    def build(cls, vectors: np.ndarray, towers: str, exact_below: int, min_recall: float, parent: "ItemIndex | None" = None) -> "ItemIndex":
-        """Index vectors (n + 1, d) whose row 0 is the unknown item.
+    def build(
+        cls,
+        vectors: np.ndarray,
+        bias: np.ndarray,
+        towers: str,
+        exact_below: int,
+        min_recall: float,
+        parent: "ItemIndex | None" = None,
+    ) -> "ItemIndex":
+        """Index vectors (n + 1, d) with their bias (n + 1,); row 0 is the unknown item.
 
         A parent's coarse quantiser is kept while recall@100 stays at `min_recall` or better, else trained anew.
         """
-        vectors = np.ascontiguousarray(vectors, np.float32)
-        if len(vectors) <= exact_below:
-            return cls(_exact(vectors), towers, 1.0)
-        if parent is not None and (kept := _refilled(parent.faiss, vectors)) is not None:
-            recall = recall_at_100(kept, vectors)
+        table = np.column_stack([vectors, bias]).astype(np.float32)
+        if len(table) <= exact_below:
+            return cls(_exact(table), towers, 1.0)
+        if parent is not None and (kept := _refilled(parent.faiss, table)) is not None:
+            recall = recall_at_100(kept, table)
             if recall >= min_recall:
                 return cls(kept, towers, recall)
-        index = _ivf(vectors)
-        return cls(index, towers, _tune(index, vectors, min_recall))
+        index = _ivf(table)
+        return cls(index, towers, _tune(index, table, min_recall))
 
     def __len__(self) -> int:
         return self.faiss.ntotal
 
-    def search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, queries: np.ndarray, k: int, exclude: np.ndarray | None = None, biased: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Return the scores and rows of the best `k` items, (B, k) each, best first; row -1 where there are fewer.
 
-        queries (B, d) L2-normalised; exclude: rows that may not appear, for every query of the call.
+        queries (B, d) L2-normalised; exclude: rows that may not appear, for every query of the call; without `biased` the
+        scores are plain inner products.
         """
         k = max(1, min(k, len(self)))
-        queries = np.ascontiguousarray(queries, np.float32)
+        queries = _asking(queries, biased)
         if exclude is None or not len(exclude):
             return self.faiss.search(queries, k)
         unwanted = faiss.IDSelectorBatch(exclude.astype(np.int64))  # named, so that it lives as long as the search
@@ -79,12 +91,17 @@ class ItemIndex:
 
 
 def recall_at_100(index: faiss.Index, vectors: np.ndarray, queries: int = 500) -> float:
-    """Return the share of the exact nearest 100 that the index finds, over a fixed sample of its own vectors."""
+    """Return the share of the exact nearest 100 that the index finds, asked by a fixed sample of its own vectors."""
     sample = vectors[1 + np.random.default_rng(0).choice(len(vectors) - 1, min(queries, len(vectors) - 1), replace=False)]
+    sample = _asking(sample[:, :-1])
     k = min(100, len(vectors) - 1)
     truth = _exact(vectors).search(sample, k)[1]
     found = index.search(sample, k)[1]
     return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(truth, found, strict=True)]))
+
+
+def _asking(queries: np.ndarray, biased: bool = True) -> np.ndarray:
+    return np.column_stack([queries, np.full(len(queries), float(biased))]).astype(np.float32)
 
 
 def _rows(vectors: np.ndarray) -> np.ndarray:

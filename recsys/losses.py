@@ -81,14 +81,24 @@ class NextItem:
 
     def __call__(self, towers: Towers, batch: Batch) -> Tensor:
         """Return the loss of a batch, ()."""
-        learn = batch.weight > 0
-        target = batch.target[learn]
+        pieces = batch.pieces(4)
+        learn = [piece.weight > 0 for piece in pieces]
+        target, weight, moment = (
+            torch.cat([getattr(piece, name)[mask] for piece, mask in zip(pieces, learn, strict=True)])
+            for name in ("target", "weight", "moment")
+        )
         rows, log_q, own = (x.to(target.device) for x in self.candidates.draw(target.cpu()))
-        needed, place = torch.unique(torch.cat([batch.item.flatten(), rows]), return_inverse=True)
-        vectors = towers.items(needed)  # every item passes its tower once, so that its gradient row comes once
-        history = vectors[place[: batch.item.numel()]].view(*batch.item.shape, -1)
-        users = towers.users(history, batch.kind, batch.gap)[learn]
-        taste = towers.scale() * users @ vectors[place[batch.item.numel() :]].T
-        popular = self.log_share[:, rows.cpu()].to(taste)[batch.moment[learn]]
+        # every item passes its tower once, so that its gradient row comes once
+        needed, place = torch.unique(torch.cat([rows, *(piece.item.flatten() for piece in pieces)]), return_inverse=True)
+        vectors = towers.items(needed)
+        candidates, *histories = vectors[place].split([len(rows), *(piece.item.numel() for piece in pieces)])
+        users = torch.cat(
+            [
+                towers.users(history.view(*piece.item.shape, -1), piece.kind, piece.gap)[mask]
+                for history, piece, mask in zip(histories, pieces, learn, strict=True)
+            ]
+        )
+        taste = towers.scale() * users @ candidates.T
+        popular = self.log_share[:, rows.cpu()].to(taste)[moment]
         scores = taste + towers.popularity * popular
-        return softmax_loss(correct(scores, log_q, own), own, batch.weight[learn])
+        return softmax_loss(correct(scores, log_q, own), own, weight)

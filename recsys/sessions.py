@@ -73,6 +73,13 @@ def sessionise(table: pa.Table, vocab: Vocabulary, gap: float = SESSION_GAP) -> 
     )
 
 
+def of_the_same_people(past: pa.Table, new: pa.Table) -> pa.Table:
+    """Return the part of `past` that is context for `new`: the same users, and of those not signed in the same sessions."""
+    users, sessions = (pc.unique(new[name].drop_null()) for name in ("user_id", "session_id"))
+    same_session = pc.and_(pc.is_null(past["user_id"]), pc.is_in(past["session_id"], value_set=sessions))
+    return past.filter(pc.or_(pc.is_in(past["user_id"], value_set=users), same_session))
+
+
 def gap_buckets(time: np.ndarray) -> np.ndarray:
     """Say how long before each event the last one was, as a bucket: (L,) ms, oldest first -> (L,) int8."""
     if not len(time):

@@ -67,12 +67,11 @@ class Snapshot:
             raise ReleaseDamaged(
                 f"release {release.id}: the rows of items.parquet are not 1 to {len(items)}; roll back with: recsys rollback"
             )
+        config = tomllib.loads(release.file("config.toml").read_text())  # not as Settings: theirs may have changed since
         count = np.concatenate([[0.0], np.nan_to_num(items["count"].to_numpy())])
         return cls(
             id=release.id,
-            history=tomllib.loads(release.file("config.toml").read_text())["data"][
-                "history"
-            ],  # no more: other settings may have changed since
+            history=config["data"]["history"],
             vocab=Vocabulary(items["item_id"].to_pylist()),
             titles=[None, *items["title"].to_pylist()],
             vectors=np.load(release.file("vectors.npy"), mmap_mode="r"),
@@ -102,7 +101,8 @@ class Snapshot:
         """Return up to `k` items for a history (oldest first), best first: item_id, score, source, title where known.
 
         An item whose newest event is a dislike or a skip stays out even where seen items are allowed. Scores compare
-        within one source: "tower" is the towers' inner product, "popular" the share of the most popular item's views.
+        within one source: "tower" is the towers' inner product plus what the item's popularity adds, "popular" the share of
+        the most popular item's views.
         """
         rows = self.vocab.rows(event.item_id for event in history)
         kinds = np.array([events.CODE[event.event_type] for event in history], np.int64)
@@ -126,7 +126,7 @@ class Snapshot:
             raise ItemNotFound(
                 f"release {self.id} does not know item {item_id!r}; an item is known once an event named it and an update ran"
             )
-        return [self._item(near, score, "tower") for near, score in self._nearest(self.vectors[row], k, np.array([row]))]
+        return [self._item(near, score, "tower") for near, score in self._nearest(self.vectors[row], k, np.array([row]), biased=False)]
 
     def _user(self, rows: np.ndarray, kinds: np.ndarray, gaps: np.ndarray) -> np.ndarray:
         """Run the user tower on one history: (L,) each -> (d,)."""
@@ -138,8 +138,8 @@ class Snapshot:
         }
         return self.user_tower.run(["user"], feed)[0][0]
 
-    def _nearest(self, query: np.ndarray, k: int, out: np.ndarray) -> list[tuple[int, float]]:
-        scores, rows = self.index.search(query[None], k, exclude=out)
+    def _nearest(self, query: np.ndarray, k: int, out: np.ndarray, biased: bool = True) -> list[tuple[int, float]]:
+        scores, rows = self.index.search(query[None], k, exclude=out, biased=biased)
         return [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row > 0]
 
     def _popular(self, k: int, out: set[int]) -> list[dict[str, Any]]:

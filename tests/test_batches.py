@@ -1,3 +1,6 @@
+from datetime import UTC, datetime
+from itertools import chain
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,14 +17,9 @@ def table(rows):
     """Rows of (user, item, seconds, event_type)."""
     user, item, seconds, kind = zip(*rows, strict=True)
     n = len(rows)
-    columns = {
-        "event_id": [str(i) for i in range(n)],
-        "user_id": user,
-        "item_id": item,
-        "timestamp": [1000 * s for s in seconds],
-        "event_type": kind,
-    }
-    return pa.table([pa.array(columns.get(f.name, [None] * n), f.type if f.name != "timestamp" else pa.int64()).cast(f.type) for f in SCHEMA], schema=SCHEMA)
+    said = {"event_id": [str(i) for i in range(n)], "user_id": user, "item_id": item, "event_type": kind}
+    said["timestamp"] = [datetime.fromtimestamp(s, UTC) for s in seconds]
+    return pa.table({field.name: pa.array(said.get(field.name, [None] * n), field.type) for field in SCHEMA}, schema=SCHEMA)
 
 
 @pytest.fixture
@@ -54,17 +52,30 @@ def test_a_batch_predicts_each_next_event_and_pads_on_the_right(sessions):
     assert made.weight.tolist() == [[0, 1, 0, 0, 0], [1, 1, 1, 1, 1]]
 
 
+def stretch(*items):
+    """One example in which every event but the first is to be learned."""
+    n = len(items)
+    zeros, weight = np.zeros(n, np.int8), np.array([0, *[1] * (n - 1)], np.float32)
+    return Examples(np.array([0, n]), np.array(items, np.int32), zeros, zeros, weight, np.zeros(n, np.int16))
+
+
 def test_joined_batches_keep_their_rows():
-    one = Examples(np.array([0, 2]), np.array([1, 2], np.int32), np.zeros(2, np.int8), np.zeros(2, np.int8), np.array([0, 1], np.float32))
-    two = Examples(np.array([0, 3]), np.array([3, 4, 5], np.int32), np.zeros(3, np.int8), np.zeros(3, np.int8), np.array([0, 1, 1], np.float32))
+    one, two = stretch(1, 2), stretch(3, 4, 5)
     assert batch(one).join(batch(two)).target.tolist() == batch(one.join(two)).target.tolist() == [[2, 0], [4, 5]]
+
+
+def test_pieces_hold_all_there_is_to_learn_and_no_more_padding_than_they_must():
+    whole = batch(stretch(1, 2).join(stretch(3, 4, 5, 6, 7)).join(stretch(8, 9)).join(stretch(1, 3, 5)))
+    pieces = whole.pieces(2)
+    assert [piece.target.tolist() for piece in pieces] == [[[2], [9]], [[3, 5, 0, 0], [4, 5, 6, 7]]]
+    assert [piece.item.tolist() for piece in pieces] == [[[1], [8]], [[1, 3, 0, 0], [3, 4, 5, 6]]]
 
 
 def test_a_pass_meets_every_example_once_in_an_order_of_its_own(sessions):
     found = examples(sessions, np.ones(len(sessions), bool), limit=1)
     passes = Batches(found, size=2, seed=3)
     first, second = ([sorted(made.target.flatten().tolist()) for made in passes] for _ in range(2))
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == sorted(found.targets.tolist())
+    assert sorted(chain(*first)) == sorted(chain(*second)) == sorted(found.targets.tolist())
     assert first != second
     assert [sorted(made.target.flatten().tolist()) for made in Batches(found, size=2, seed=3)] == first
 
@@ -83,3 +94,14 @@ def test_counts_do_not_depend_on_how_the_events_came_in_pieces():
     np.testing.assert_allclose(pieces.count, whole.count)
     assert pieces.first.tolist() == whole.first.tolist()
     assert pieces.last.tolist() == whole.last.tolist()
+
+
+def test_streaming_counts_end_where_adding_does_and_no_event_sees_itself():
+    item, time = np.array([1, 2, 1, 2]), np.array([0, DAY, 2 * DAY, 3 * DAY])
+    none = ItemCounts.none(half_life_days=1).grow(3)
+    counts, moment, shares = none.stream(item, time, pieces=2)
+    np.testing.assert_allclose(counts.count, none.add(item, time).count)
+    assert moment.tolist() == [0, 0, 1, 1]
+    assert shares[0].tolist() == none.log_share().tolist()
+    np.testing.assert_allclose(shares[1], none.add(item[:2], time[:2]).log_share())
+    np.testing.assert_allclose(np.exp(shares).sum(1), 1, rtol=1e-6)

@@ -96,6 +96,14 @@ def test_titles_are_given_where_known(tmp_path):
     assert answer["north-east"] is None
 
 
+def test_popularity_lifts_what_is_recommended_but_not_what_is_similar(tmp_path):
+    snapshot = compass(tmp_path, bias=[0.0, 0.0, 0.0, 0.0, 0.9, 0.0])  # "south" stands at a right angle to "east"
+    answer = snapshot.recommend(did("east"), 1)
+    assert ids(answer) == ["south"]
+    assert answer[0]["score"] == pytest.approx(0.9, abs=1e-5)
+    assert set(ids(snapshot.similar("east", 2))) == {"north-east", "south-east"}
+
+
 def test_similar_items_are_the_nearest_without_the_item_itself(tmp_path):
     snapshot = compass(tmp_path)
     assert set(ids(snapshot.similar("east", 2))) == {"north-east", "south-east"}

@@ -34,11 +34,12 @@ class Spy:
         self.asked: list[list[str]] = []
         self.story: list[str] = []
 
-    def learn(self, window: Window) -> None:
+    def learn(self, window: Window) -> float:
         self.vocab = window.vocab
         self.learned.append(window.events["item_id"].to_pylist())
         self.past.append(window.past["item_id"].to_pylist())
         self.story.append("learn")
+        return 0.0
 
     def scores(self, queries: Queries) -> np.ndarray:
         past = queries.histories

@@ -22,11 +22,12 @@ def publish_release(
     items: list[str],
     vectors: np.ndarray | None = None,
     counts: list[float] | None = None,
+    bias: list[float] | None = None,
     settings: Settings | None = None,
     dim: int = 8,
     exact_below: int = 50_000,
 ) -> Release:
-    """Publish a release that knows `items`: their vectors random unless given, the first the most popular unless counted."""
+    """Publish a release that knows `items`: their vectors random unless given, the first the most popular unless counted, no bias."""
     settings = settings or Settings()
     rows = np.random.default_rng(len(items)).normal(size=(len(items), dim)) if vectors is None else np.asarray(vectors)
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
@@ -38,7 +39,7 @@ def publish_release(
         (draft / "towers.safetensors").write_bytes(towers.encode())
         np.save(draft / "vectors.npy", table)
         pq.write_table(_items(items, counts or list(range(len(items), 0, -1))), draft / "items.parquet")
-        ItemIndex.build(table, towers, exact_below, 0.98).write(draft)
+        ItemIndex.build(table, np.array([0.0, *(bias or [0.0] * len(items))]), towers, exact_below, 0.98).write(draft)
         onnx.save(mean_tower(rows.shape[1]), draft / "user_tower.onnx")
         about = {"position": {"offset": 0, "until": None}, "towers": towers, "metrics": {}, "seconds": {}, "why": "test", "code": "test"}
         return registry.publish(draft, registry.next_id(), registry.current(), about)

@@ -62,12 +62,7 @@ class Candidate:
 
     def bias(self) -> np.ndarray:
         """What each row's score starts from, whoever asks: its current popularity, weighed as the towers learned to, (n + 1,)."""
-        return self.towers.popularity.item() * self.counts.log_share()
-
-    def scores(self, histories: Histories) -> np.ndarray:
-        """Return the score of every row for every person, (B, n + 1): taste plus popularity."""
-        vectors = self.item_vectors()
-        return self.towers.scale().item() * self.towers.user_vectors(histories, vectors) @ vectors.T + self.bias()
+        return self.towers.popularity.item() / self.towers.scale().item() * self.counts.log_share()
 
     @property
     def popularity(self) -> np.ndarray:
@@ -82,7 +77,7 @@ class Candidate:
         np.save(folder / "vectors.npy", vectors)
         pq.write_table(self._items(), folder / "items.parquet", compression="zstd")
         parent_index = ItemIndex.read(self.parent.folder, self.parent.manifest["towers"]) if self.parent else None
-        index = ItemIndex.build(vectors, towers, self.settings.index.exact_below, self.settings.index.min_recall, parent_index)
+        index = ItemIndex.build(vectors, self.bias(), towers, self.settings.index.exact_below, self.settings.index.min_recall, parent_index)
         index.write(folder)
         export.user_tower(self.towers.users, folder / export.FILE, self.parent.file(export.FILE) if self.parent else None)
         (folder / "strategy").mkdir()

@@ -24,10 +24,12 @@ MOMENTS = 32
 """Snapshots of popularity over the log of a first fit."""
 
 
-def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step = silent) -> Candidate:
+def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step = silent, trained: Towers | None = None) -> Candidate:
     """Train towers on a table of events (recsys.events.SCHEMA).
 
-    catalogue: what is known about items, by id. Raises BadInput when there is nothing to learn from.
+    catalogue: what is known about items, by id. trained: towers that a fit on these events has made, under a strategy that
+    may differ; they are taken as they are, for in a first fit a strategy only measures. Raises BadInput when there is
+    nothing to learn from.
     """
     seed = settings.training.seed
     torch.manual_seed(seed)
@@ -43,8 +45,11 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
     memory = Memory.empty(settings.update.memory)
     update = Update(None, 0, memory, objective(shares, lessons, memory, settings, seed), np.random.default_rng(seed))
     strategy = parse(settings.update.strategy)
-    batches = Batches(lessons, settings.training.batch_size, seed)
-    learn(towers, batches, settings.training.epochs, settings.training.lr, strategy, update, settings.training, step)
+    if trained is None:
+        batches = Batches(lessons, settings.training.batch_size, seed)
+        learn(towers, batches, settings.training.epochs, settings.training.lr, strategy, update, settings.training, step)
+    else:
+        towers.load_state_dict(trained.state_dict())
     strategy.finish(towers, lessons, update)
     return Candidate(
         settings=settings,

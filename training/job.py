@@ -13,6 +13,7 @@ from recsys.home import Home
 from recsys.log import Log, Position
 from recsys.progress import Step, silent
 from recsys.registry import Registry, Release
+from recsys.sessions import of_the_same_people
 from recsys.settings import Settings
 from training.candidate import Candidate
 from training.fit import fit
@@ -51,10 +52,7 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
 
 def context(log: Log, before: Position, new: pa.Table) -> pa.Table:
     """Return the events before a position of the people and sessions that `new` goes on with."""
-    past = log.read(upto=before)
-    users, sessions = (pc.unique(new[name].drop_null()) for name in ("user_id", "session_id"))
-    same_session = pc.and_(pc.is_null(past["user_id"]), pc.is_in(past["session_id"], value_set=sessions))
-    return past.filter(pc.or_(pc.is_in(past["user_id"], value_set=users), same_session))
+    return of_the_same_people(log.read(upto=before), new)
 
 
 def day(ms: int) -> str:

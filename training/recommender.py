@@ -34,8 +34,8 @@ class Recommender:
 
     def __init__(self, home: str | Path | None = None, settings: Settings | None = None):
         """Open a home, or start an empty one; `settings` default to the home's config.toml and the environment."""
-        self._temporary = TemporaryDirectory(prefix="recsys-") if home is None else None
-        self.home = Home(home if self._temporary is None else self._temporary.name)
+        self._temporary = TemporaryDirectory(prefix="recsys-") if home is None else None  # lives as long as the object
+        self.home = Home(home or str(self._temporary and self._temporary.name))
         self.settings = settings or load_settings(*([self.home.config] if self.home.config.exists() else []))
         self._live: tuple[str, Candidate, np.ndarray] | None = None
 
@@ -75,12 +75,13 @@ class Recommender:
         at = sessions.start[1:] - 1  # the made-up last event of each user: everything real lies before it
         past = histories(sessions, at, candidate.settings.data.history)
         people = candidate.towers.user_vectors(past, vectors)
+        bias = candidate.bias()
         rows = {owner: number for number, owner in enumerate(sessions.owners)}
         parts = []
         for user in dict.fromkeys(users):
             number = rows[user]
             unknown = past.start[number] == past.start[number + 1]
-            scores = candidate.popularity / candidate.popularity.sum() if unknown else vectors @ people[number]
+            scores = bias if unknown else vectors @ people[number] + bias
             mine = slice(sessions.start[number], sessions.start[number + 1])
             hidden = exclude_seen | ~sessions.positive[mine]
             scores = np.array(scores, np.float64)
