@@ -169,7 +169,7 @@ def releases(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
     for release in found:
         about, metrics = release.manifest, release.manifest["metrics"]
         numbers = (str(metrics["items"]), f"{metrics.get('events', 0):.0f}", str(about["seconds"]["train"]))
-        table.add_row(release.id, "*" if release.id == live else "", about["parent"] or "-", about["created"], about["why"], *numbers)
+        table.add_row(release.id, "*" if release.id == live else "", about["parent"] or "-", about["created"][:16], about["why"], *numbers)
     empty = f"no release yet; train the first with: recsys fit --home {home}"
     _show({"live": live, "releases": [release.manifest for release in found]}, json, table if found else empty)
 
@@ -187,7 +187,8 @@ def rollback(
     live = registry.open()
     id = id or live.manifest["parent"]
     if id is None:
-        raise BadInput(f"release {live.id} has no parent to go back to; name one of: {', '.join(registry.ids())}")
+        others = ", ".join(id for id in registry.ids() if id != live.id)
+        raise BadInput(f"release {live.id} has no parent to go back to; {f'name one of: {others}' if others else 'there is no other'}")
     registry.open(id).verify()
     registry.point_to(id)
     _show({"live": id, "was": live.id}, json, f"live is {id} (was {live.id})")
@@ -357,7 +358,7 @@ def _show(result: Any, as_json: bool, *readable: Any) -> None:
         sys.stdout.write(orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
     else:
         for part in readable:
-            out.print(part, highlight=False)
+            out.print(part, highlight=False, soft_wrap=isinstance(part, str))
 
 
 def _settings(home: Path | None, config: list[Path] | None, set: list[str] | None) -> Settings:
@@ -384,14 +385,17 @@ def _moment(text: str | None) -> int | None:
     from datetime import UTC, datetime
 
     try:
-        return int(float(text) * 1000)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = datetime.fromtimestamp(float(text), UTC) if _is_number(text) else datetime.fromisoformat(text)
+    except (ValueError, OverflowError, OSError):
         raise BadInput(f"--until {text!r} is not a moment; write 2013-06-01, 2013-06-01T12:00:00Z or unix seconds") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) is not None
+    except ValueError:
+        return False
 
 
 def _seconds(text: str) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.errors import ReleaseDamaged, ReleaseNotFound, Superseded
-from recsys.files import sha256, sync, write_atomically
+from recsys.files import locked, sha256, sync, write_atomically
 from recsys.log import Position
 
 MANIFEST = "manifest.json"
@@ -58,7 +58,7 @@ class Registry:
 
     def ids(self) -> list[str]:
         """Return the published releases, oldest first."""
-        return sorted(path.parent.name for path in self.folder.glob(f"[0-9]*/{MANIFEST}"))
+        return sorted(path.parent.name for path in self.folder.glob(f"[0-9]*/{MANIFEST}") if path.parent.name.isdecimal())
 
     def current(self) -> str | None:
         """Return the id of the live release, None before the first."""
@@ -88,12 +88,12 @@ class Registry:
     @contextmanager
     def draft(self) -> Iterator[Path]:
         """Give an empty folder to build a release in; it vanishes unless it is published."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._sweep()
         folder = self.folder / f".draft-{uuid.uuid4().hex[:8]}"
-        folder.mkdir()
-        lock = os.open(folder, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tells a live draft from one whose process was killed
+        with locked(self.folder):
+            self._sweep()
+            folder.mkdir()
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)  # tells a live draft from one whose process was killed
         try:
             yield folder
         finally:
@@ -113,21 +113,23 @@ class Registry:
         for path in draft.rglob("*"):
             sync(path)
         sync(draft)
-        if self.current() != parent:
-            raise Superseded(f"the live release became {self.current()} while this one was built from {parent}; run the update again")
-        try:
-            os.rename(draft, self.folder / id)  # fails on a name that is taken: put-if-absent
-        except OSError:
-            raise Superseded(f"release {id} was published by another job meanwhile; run the update again") from None
-        sync(self.folder)
-        self.point_to(id)
+        with locked(self.folder):
+            if self.current() != parent:
+                raise Superseded(f"the live release became {self.current()} while this one was built from {parent}; run the update again")
+            try:
+                os.rename(draft, self.folder / id)  # fails on a name that is taken: put-if-absent
+            except OSError:
+                raise Superseded(f"release {id} was published by another job meanwhile; run the update again") from None
+            sync(self.folder)
+            write_atomically(self.pointer, id + "\n")
         return self.open(id)
 
     def point_to(self, id: str) -> None:
         """Make `id` the live release. Rolling back is pointing to an older one."""
         if id not in self.ids():
             raise ReleaseNotFound(f"no release {id!r}; there are: {', '.join(self.ids()) or 'none'}")
-        write_atomically(self.pointer, id + "\n")
+        with locked(self.folder):
+            write_atomically(self.pointer, id + "\n")
 
     def _sweep(self) -> None:
         """Remove drafts whose process is gone."""

@@ -3,12 +3,13 @@
 The later wins. A key that is misspelt is refused, never ignored.
 """
 
+import json
 import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from recsys.errors import BadInput, nearest
 
@@ -30,12 +31,19 @@ class Model(_Section):
     dim: int = Field(64, ge=4, le=1024, description="length of a user or item vector")
     encoder: Literal["transformer", "gru", "mean"] = Field("transformer", description="how the user tower reads a history")
     blocks: int = Field(2, ge=1, le=12, description="blocks of the encoder")
-    heads: int = Field(2, ge=1, le=16, description="attention heads; divides dim")
+    heads: int = Field(2, ge=1, le=16, validate_default=True, description="attention heads; divides dim")
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout on the inputs and inside the blocks")
     id_dropout: float = Field(0.1, ge=0, lt=1, description="share of items trained from their content alone")
     temperature: float = Field(0.07, gt=0, description="where the learned temperature starts")
     popularity: float = Field(1.0, ge=0, description="where the learned weight of current popularity in a score starts")
     features: int = Field(16384, ge=16, description="buckets that item content is hashed into")
+
+    @field_validator("heads")
+    @classmethod
+    def _divides_dim(cls, heads: int, others: ValidationInfo) -> int:
+        if others.data.get("encoder") != "gru" and others.data.get("dim", 0) % heads:
+            raise ValueError(f"heads must divide model.dim, which is {others.data['dim']}")
+        return heads
 
 
 class Training(_Section):
@@ -96,22 +104,26 @@ class Settings(_Section):
 def load_settings(*files: Path, overrides: dict[str, Any] | None = None, environ: dict[str, str] | None = None) -> Settings:
     """Read settings: defaults, then each file, then RECSYS_SECTION__KEY, then `overrides` ("section.key": value)."""
     merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
     for file in files:
         for section, keys in _read(file).items():
             if not isinstance(keys, dict):
-                raise BadInput(f"{file}: {section!r} stands outside a section; {nearest(section, Settings.model_fields)}")
+                raise BadInput(f"{file}: {section!r} stands outside a section; the sections are: {', '.join(Settings.model_fields)}")
             merged.setdefault(section, {}).update(keys)
+            origin |= dict.fromkeys((section, *(f"{section}.{key}" for key in keys)), str(file))
     environ = dict(os.environ) if environ is None else environ
     for name, value in environ.items():
         section, separator, key = name.removeprefix("RECSYS_").lower().partition("__")
         if name.startswith("RECSYS_") and separator:
             merged.setdefault(section, {})[key] = value
+            origin |= dict.fromkeys((section, f"{section}.{key}"), f"environment: {name}")
     if environ.get("RECSYS_REDIS_URL"):
         merged.setdefault("serving", {})["redis_url"] = environ["RECSYS_REDIS_URL"]
     for name, value in (overrides or {}).items():
         section, _, key = name.partition(".")
         merged.setdefault(section, {})[key] = value
-    return _validated(merged, source=", ".join(str(file) for file in files) or "settings")
+        origin |= dict.fromkeys((section, name), "settings")
+    return _validated(merged, origin)
 
 
 def as_toml(settings: Settings) -> str:
@@ -131,14 +143,16 @@ def _read(file: Path) -> dict[str, Any]:
         raise BadInput(f"{file} is not TOML: {error}") from None
 
 
-def _validated(merged: dict[str, Any], source: str) -> Settings:
+def _validated(merged: dict[str, Any], origin: dict[str, str]) -> Settings:
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
         first = error.errors()[0]
         path = [str(part) for part in first["loc"]]
+        source = origin.get(".".join(path[:2]), "settings")
         if first["type"] != "extra_forbidden":
-            raise BadInput(f"{source}: {'.'.join(path)} = {first['input']!r}: {first['msg'].lower()}") from None
+            wish = first["msg"].removeprefix("Value error, ")
+            raise BadInput(f"{source}: {'.'.join(path)} = {first['input']!r}: {wish[0].lower()}{wish[1:]}") from None
         fields = Settings.model_fields if len(path) == 1 else type(getattr(Settings(), path[0])).model_fields
         raise BadInput(f"{source}: there is no setting {'.'.join(path)!r}; {nearest(path[-1], fields)}") from None
 
@@ -146,4 +160,4 @@ def _validated(merged: dict[str, Any], source: str) -> Settings:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

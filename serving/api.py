@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import faiss
 import orjson
+import pyarrow as pa
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -20,13 +21,15 @@ from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from redis.exceptions import RedisError
 
-from recsys.errors import BadInput, nearest
+from recsys.errors import BadInput, RecsysError, nearest
 from recsys.events import EVENT_TYPES
 from recsys.home import Home
+from recsys.progress import bar
 from recsys.settings import Settings
 from serving.embedded import redis_address
 from serving.engine import Engine, ItemNotFound, Snapshot
 from serving.profiles import Event, Profiles, StreamFull, connect
+from serving.warm import warm
 
 BATCH = 500
 MAX_K = 500
@@ -39,6 +42,8 @@ READ_BUDGET = 0.25
 
 WRITE_BUDGET = 2.0
 """Seconds that an event waits for Redis before it is refused."""
+
+_log = logging.getLogger("recsys.api")
 
 AWAY = (RedisError, OSError, TimeoutError)
 
@@ -322,13 +327,14 @@ def run(home: Home, settings: Settings, json: bool = False) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     with _listen(settings.serving.host, settings.serving.port) as listener, redis_address(home, settings) as url:
         known = settings.model_copy(update={"serving": settings.serving.model_copy(update={"redis_url": url})})
+        loaded = _warm(url, home, settings, json)
         app = create_app(home, known)
         config = uvicorn.Config(
             app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False, timeout_graceful_shutdown=5
         )
         before = {sign: signal.signal(sign, lambda *_: None) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:  # uvicorn raises the signal that ended it once more, for whoever was there before: nobody, so we end with 0
-            _Server(config, json).run(sockets=[listener])
+            _Server(config, json, loaded).run(sockets=[listener])
         finally:
             for sign, handler in before.items():
                 signal.signal(sign, handler)
@@ -337,9 +343,9 @@ def run(home: Home, settings: Settings, json: bool = False) -> None:
 class _Server(uvicorn.Server):
     """Says where it listens once it does."""
 
-    def __init__(self, config: uvicorn.Config, json: bool):
+    def __init__(self, config: uvicorn.Config, json: bool, loaded: int):
         super().__init__(config)
-        self.json = json
+        self.json, self.loaded = json, loaded
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -347,10 +353,21 @@ class _Server(uvicorn.Server):
             host, port = sockets[0].getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             snapshot = self.config.app.state.engine.snapshot  # type: ignore[union-attr]
-            up = {"url": url, "docs": f"{url}/docs", "release": snapshot.id if snapshot else None}
+            up = {"url": url, "docs": f"{url}/docs", "release": snapshot.id if snapshot else None, "loaded": self.loaded}
             what = f"release {snapshot.id}" if snapshot else "no release yet"
-            text = f"serving {what} on {url}, API docs on {url}/docs, end with Ctrl-C"
+            filled = f", {self.loaded:,} events loaded from the log" if self.loaded else ""
+            text = f"serving {what} on {url}, API docs on {url}/docs{filled}, end with Ctrl-C"
             print(orjson.dumps(up).decode() if self.json else text, flush=True)
+
+
+def _warm(url: str, home: Home, settings: Settings, quiet: bool) -> int:
+    """Fill the profiles from the log; what stands in the way is one line, for people can be served without."""
+    try:
+        with bar(quiet) as step:
+            return warm(url, home, settings, step)
+    except (*AWAY, RecsysError, pa.ArrowException) as error:
+        _log.error("profiles are not filled from the log: %s; start again once that is mended", error)
+        return 0
 
 
 def _listen(host: str, port: int) -> socket.socket:

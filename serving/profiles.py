@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import cast
 from zlib import crc32
 
+import numpy as np
 import orjson
 import redis.asyncio
 from redis.backoff import NoBackoff
@@ -114,7 +115,7 @@ class Profiles:
 
     async def read(self, owner: str) -> list[Event]:
         """Return the newest events of a user (or of "session:ID"), oldest first."""
-        found = await self.client.zrange(self._keys(owner)[0], 0, -1, withscores=True)
+        found = await self.client.zrange(profile_keys(self.tenant, owner)[0], 0, -1, withscores=True)
         return [_event(member, int(time)) for member, time in cast(list[tuple[bytes, float]], found)]
 
     async def _run(self, batch: Sequence[Event]) -> list:
@@ -123,15 +124,17 @@ class Profiles:
         async with self.client.pipeline(transaction=False) as pipeline:
             for event in batch:
                 stored = {**asdict(event), "event_id": event.id}
-                member = _member(event) if event.event_type in events.HISTORY else b""
-                words = (event.id, now, event.timestamp, member, orjson.dumps(stored), *limits)
-                pipeline.evalsha(self._sha, 3, *self._keys(event.owner), *words)
+                kept = member(event) if event.event_type in events.HISTORY else b""
+                words = (event.id, now, event.timestamp, kept, orjson.dumps(stored), *limits)
+                pipeline.evalsha(self._sha, 3, *profile_keys(self.tenant, event.owner), *words)
             return await pipeline.execute(raise_on_error=False)
 
-    def _keys(self, owner: str) -> tuple[str, str, str]:
-        partition = crc32(owner.encode()) % PARTITIONS
-        tag = f"{{{self.tenant}:{partition}}}"
-        return f"{tag}:profile:{owner}", f"{tag}:seen:{owner}", stream_key(self.tenant, partition)
+
+def profile_keys(tenant: str, owner: str) -> tuple[str, str, str]:
+    """Return the keys of a person's profile, of the event ids merged into it, and of the stream of their partition."""
+    partition = crc32(owner.encode()) % PARTITIONS
+    tag = f"{{{tenant}:{partition}}}"
+    return f"{tag}:profile:{owner}", f"{tag}:seen:{owner}", stream_key(tenant, partition)
 
 
 def stream_key(tenant: str, partition: int) -> str:
@@ -147,8 +150,10 @@ def connect(url: str) -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_pool(pool)
 
 
-def _member(event: Event) -> bytes:
-    return orjson.dumps([event.id, event.event_type, event.item_id, event.value])
+def member(event: Event) -> bytes:
+    """Write an event the way a profile holds it: the same bytes whether it comes from a client or back from the log."""
+    value = None if event.value is None else float(np.float32(event.value))  # the log's precision
+    return orjson.dumps([event.id, event.event_type, event.item_id, value])
 
 
 def _event(member: bytes, timestamp: int) -> Event:

@@ -1,0 +1,38 @@
+# Two commands matter: `make demo` and `make test`. Both install what they need into .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help install demo test lint bench
+
+help:
+	@echo "make demo     the whole system on a real log, in minutes"
+	@echo "make test     every test"
+	@echo "make lint     ruff and mypy"
+	@echo "make bench    speed against floors measured in the same run"
+	@echo "make install  only set up .venv (the others do it by themselves)"
+
+install: $(STAMP)
+
+# torch alone first: its CPU build, and then nothing that needs torch asks for another
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (a few minutes the first time)"
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: install
+	@$(BIN)/python -m recsys.cli demo
+
+test: install
+	@$(BIN)/python -m pytest
+
+lint: install
+	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . && $(BIN)/python -m mypy
+
+bench: install
+	@$(BIN)/python -m benchmarks.run
