@@ -1,5 +1,6 @@
 """The `recsys` command: every room from the terminal. The only file that may import them all."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -233,6 +234,8 @@ def serve(
 
     Profiles live in Redis: RECSYS_REDIS_URL, or a server of its own under H/redis.
     """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # read when faiss and numpy are imported
+        os.environ.setdefault(name, "1")
     from serving.api import run
 
     given = [f"serving.{name}={value}" for name, value in (("host", host), ("port", port)) if value is not None]
@@ -312,7 +315,7 @@ def demo(
 def main() -> None:
     """Run the command; what the user can mend is one line on stderr and exit code 1."""
     try:
-        app(standalone_mode=False)
+        app(standalone_mode=False, prog_name="recsys")
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
@@ -327,7 +330,8 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own complaints about the command line
             raise
-        _complain(f"{error.format_message()} (see: recsys {' '.join(sys.argv[1:2])} --help)")
+        if what := error.format_message().rstrip("."):  # nothing where the help was asked for by naming no command
+            _complain(f"{what} (see: {error.ctx.command_path if error.ctx else 'recsys'} --help)")
         sys.exit(2)
 
 
@@ -385,17 +389,14 @@ def _moment(text: str | None) -> int | None:
     from datetime import UTC, datetime
 
     try:
-        moment = datetime.fromtimestamp(float(text), UTC) if _is_number(text) else datetime.fromisoformat(text)
+        seconds = float(text)
+    except ValueError:
+        seconds = None
+    try:
+        moment = datetime.fromisoformat(text) if seconds is None else datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         raise BadInput(f"--until {text!r} is not a moment; write 2013-06-01, 2013-06-01T12:00:00Z or unix seconds") from None
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return float(text) is not None
-    except ValueError:
-        return False
 
 
 def _seconds(text: str) -> float:

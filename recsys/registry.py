@@ -63,7 +63,7 @@ class Registry:
     def current(self) -> str | None:
         """Return the id of the live release, None before the first."""
         try:
-            return self.pointer.read_text().strip() or None
+            return self.pointer.read_text(errors="replace").strip() or None
         except FileNotFoundError:
             return None
 

@@ -20,6 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from redis.exceptions import RedisError
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from recsys.errors import BadInput, RecsysError, nearest
 from recsys.events import EVENT_TYPES
@@ -187,6 +188,15 @@ class Problem(BaseModel):
     detail: str
 
 
+class _AnyId(PathConvertor):
+    """An id in an address: slashes and line breaks are letters like any other (to "path" a line break at the end is nothing)."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("id", _AnyId())
+
+
 async def _no_unknown_parameter(request: Request) -> None:
     allowed = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
     for name in request.query_params:
@@ -222,7 +232,7 @@ async def add_events(
     return _json({"accepted": sum(new), "duplicates": len(new) - sum(new), "request_id": _request_id()})
 
 
-@v1.get("/recommend/{user_id:path}", response_model=Answer, tags=["recommend"])
+@v1.get("/recommend/{user_id:id}", response_model=Answer, tags=["recommend"])
 async def recommend(
     request: Request,
     user_id: Annotated[Id, Path(description='a user, or "session:ID" for somebody who is not signed in')],
@@ -249,7 +259,7 @@ async def recommend_for_history(request: Request, body: RecommendIn) -> Response
     return _answer(snapshot, snapshot.recommend(history, body.k, _seen(request, body.exclude_seen), body.exclude_items))
 
 
-@v1.get("/items/{item_id:path}/similar", response_model=Answer, tags=["recommend"], responses={404: {"model": Problem}})
+@v1.get("/items/{item_id:id}/similar", response_model=Answer, tags=["recommend"], responses={404: {"model": Problem}})
 async def similar(request: Request, item_id: Annotated[Id, Path()], k: Annotated[K, Query()] = 20) -> Response:
     """Return the items nearest to one."""
     snapshot = _snapshot(request)
@@ -352,9 +362,10 @@ class _Server(uvicorn.Server):
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            snapshot = self.config.app.state.engine.snapshot  # type: ignore[union-attr]
+            engine: Engine = self.config.app.state.engine  # type: ignore[union-attr]
+            snapshot = engine.snapshot
             up = {"url": url, "docs": f"{url}/docs", "release": snapshot.id if snapshot else None, "loaded": self.loaded}
-            what = f"release {snapshot.id}" if snapshot else "no release yet"
+            what = f"release {snapshot.id}" if snapshot else f"nothing ({engine.missing})"
             filled = f", {self.loaded:,} events loaded from the log" if self.loaded else ""
             text = f"serving {what} on {url}, API docs on {url}/docs{filled}, end with Ctrl-C"
             print(orjson.dumps(up).decode() if self.json else text, flush=True)
@@ -380,10 +391,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _snapshot(request: Request) -> Snapshot:
-    snapshot = request.app.state.engine.snapshot
-    if snapshot is None:
-        raise _not_now("there is no release to serve yet; train one with: recsys fit")
-    return snapshot
+    engine: Engine = request.app.state.engine
+    if engine.snapshot is None:
+        raise _not_now(engine.missing)
+    return engine.snapshot
 
 
 def _seen(request: Request, asked: bool | None) -> bool:

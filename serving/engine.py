@@ -23,6 +23,8 @@ from serving.profiles import Event
 
 _log = logging.getLogger("recsys.engine")
 
+WAY_OUT = "make another live with: recsys rollback or recsys fit"
+
 
 class ItemNotFound(RecsysError):
     """The live release does not know that item."""
@@ -49,9 +51,9 @@ class Snapshot:
     @classmethod
     def load(cls, release: Release) -> "Snapshot":
         """Verify a release, read it and answer once; raise ReleaseDamaged where its parts do not fit together."""
-        release.verify()
         faiss.omp_set_num_threads(1)  # holds for this thread
         try:
+            release.verify()
             snapshot = cls._read(release)
             snapshot._warm()
         except RecsysError:
@@ -170,6 +172,13 @@ class Engine:
         self.snapshot: Snapshot | None = None
         self._refused: tuple[str, int] | None = None
 
+    @property
+    def missing(self) -> str:
+        """Why there is no snapshot, and the way out."""
+        if self._refused:
+            return f"release {self._refused[0]} cannot be served; {WAY_OUT}"
+        return "there is no release yet; train one with: recsys fit"
+
     def refresh(self) -> bool:
         """Load the release that CURRENT names, if it is another than the live one; say whether it took its place."""
         try:
@@ -182,7 +191,7 @@ class Engine:
             self.snapshot = Snapshot.load(self.registry.open(id))
         except RecsysError as error:
             self._refused = (id, pointed)
-            serving = f"release {self.snapshot.id} keeps serving" if self.snapshot else "no release is serving"
+            serving = f"release {self.snapshot.id} keeps serving" if self.snapshot else f"no release is serving ({WAY_OUT})"
             _log.error("refused release %s, %s: %s", id, serving, error)
             return False
         self._refused = None

@@ -130,10 +130,12 @@ def test_somebody_without_a_user_id_is_known_by_the_session(api):
     assert set(ids(api.get("/v1/recommend/session:s1?k=2"))) == {"north-east", "south-east"}
 
 
-def test_ids_may_hold_slashes_spaces_and_any_letter(api):
-    user = "Å/b c?&#%:é"
-    api.post("/v1/events", json=event(user, "east"))
+@pytest.mark.parametrize("user", ["Å/b c?&#%:é", "/", "../events", "a\nb", "ann with a line break\n", "\0", "🎬", "%2F"])
+def test_ids_may_hold_slashes_spaces_and_any_letter(api, user):
+    api.post("/v1/events", json=event(user, "east")).raise_for_status()
     assert "east" not in ids(api.get(f"/v1/recommend/{quote(user, safe='')}"))
+    if user.strip() != user:
+        assert "east" in ids(api.get(f"/v1/recommend/{quote(user.strip(), safe='')}"))
 
 
 REFUSED = [
@@ -340,6 +342,18 @@ def test_no_redis_and_no_release_are_said_and_recovered_from(tmp_path):
         wait_until(lambda: api.get("/v1/recommend/ann").status_code == 200)
         assert api.get("/v1/recommend/ann").json()["degraded"]
         assert api.post("/v1/events", json=event("ann", "east")).status_code == 503
+
+
+def test_a_broken_release_at_the_start_is_said_and_a_rollback_is_taken_up(tmp_path):
+    publish(tmp_path)
+    publish(tmp_path)
+    (tmp_path / "releases" / "000002" / "vectors.npy").write_bytes(b"damaged")
+    with served(tmp_path) as api:
+        answer = api.get("/v1/recommend/ann")
+        assert answer.status_code == 503
+        assert answer.json()["detail"] == "release 000002 cannot be served; make another live with: recsys rollback or recsys fit"
+        Registry(tmp_path / "releases").point_to("000001")
+        wait_until(lambda: api.get("/v1/recommend/ann").status_code == 200)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

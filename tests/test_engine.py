@@ -163,6 +163,26 @@ def test_a_release_with_a_changed_file_is_refused_and_the_old_one_keeps_serving(
     assert "000001 keeps serving" in caplog.text
 
 
+BROKEN = {"vectors.npy": b"x", "manifest.json": b"{", "../CURRENT": b"\xff nonsense", "manifest.json ": b"{}", "manifest.json  ": b"[]"}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_first_release_that_is_broken_is_one_line_with_the_way_out_and_another_is_still_taken(tmp_path, caplog, name):
+    publish_release(tmp_path, list(CORNERS))
+    broken = publish_release(tmp_path, [*CORNERS, "centre"])
+    broken.file(name.strip()).write_bytes(BROKEN[name])
+    engine = Engine(tmp_path / "releases")
+    assert not engine.refresh()
+    assert not engine.refresh()
+    (said,) = (record.message for record in caplog.records)
+    for text in (said, engine.missing):
+        assert "recsys rollback or recsys fit" in text
+        assert "\n" not in text
+    assert "no release is serving" in said
+    Registry(tmp_path / "releases").point_to("000001")
+    assert engine.refresh()
+
+
 def rewrite(release, name: str, content: bytes) -> None:
     """Change a file and its hash: a release that was published wrong, not damaged later."""
     import hashlib

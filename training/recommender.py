@@ -60,14 +60,13 @@ class Recommender:
         update_and_publish(self.home, self.settings)
         return self
 
-    def recommend(self, users: Iterable[str], k: int = 10, exclude_seen: bool = True) -> pd.DataFrame:
+    def recommend(self, users: Iterable[str] | str, k: int = 10, exclude_seen: bool = True) -> pd.DataFrame:
         """Return user_id, item_id, score, rank: the best `k` items of each user, best first.
 
         A user nobody has met gets what is popular. Disliked and skipped items are never recommended.
         """
-        if k < 1:
-            raise BadInput(f"k is how many items to recommend, 1 or more; got {k}")
-        users = [str(user) for user in users]
+        _check_k(k)
+        users = [str(user) for user in ([users] if isinstance(users, str) else users)]
         candidate, vectors = self._candidate()
         table = Log(self.home.log).read()
         table = table.filter(pc.is_in(table["user_id"], value_set=pa.array(users, pa.string())))
@@ -92,6 +91,7 @@ class Recommender:
 
     def similar_items(self, items: Sequence[str] | str, k: int = 10) -> pd.DataFrame:
         """Return item_id, similar_item_id, score, rank: the nearest `k` items of each, by the cosine of their vectors."""
+        _check_k(k)
         candidate, vectors = self._candidate()
         parts = []
         for item in [items] if isinstance(items, str) else items:
@@ -101,7 +101,8 @@ class Recommender:
             scores = (vectors @ vectors[row]).astype(np.float64)
             scores[[0, row]] = -np.inf
             parts.append(_listed(candidate, scores, k).rename(columns={"item_id": "similar_item_id"}).assign(item_id=item))
-        return pd.concat(parts, ignore_index=True)[["item_id", "similar_item_id", "score", "rank"]]
+        columns = ["item_id", "similar_item_id", "score", "rank"]
+        return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame({name: [] for name in columns})
 
     def save(self, path: str | Path) -> None:
         """Copy the whole home (log, catalogue, releases) to a folder that does not exist yet."""
@@ -137,6 +138,11 @@ class Recommender:
 
 
 _NOTHING = pd.DataFrame({"user_id": [], "item_id": [], "score": [], "rank": []})
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise BadInput(f"k is how many items to return, 1 or more; got {k}")
 
 
 def _listed(candidate: Candidate, scores: np.ndarray, k: int) -> pd.DataFrame:

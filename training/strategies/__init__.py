@@ -80,7 +80,11 @@ def _one(text: str) -> Strategy:
     name, arguments = match[1], match[2] or ""
     if name not in STRATEGIES:
         raise BadInput(f"there is no strategy {name!r}; {nearest(name, STRATEGIES)}")
-    known = inspect.signature(STRATEGIES[name].__init__).parameters.keys() - {"self"}
+    known = {
+        parameter.name
+        for parameter in inspect.signature(STRATEGIES[name]).parameters.values()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    }
     settings = {}
     for argument in filter(None, (part.strip() for part in arguments.split(","))):
         key, _, value = (piece.strip() for piece in argument.partition("="))

@@ -1,0 +1,177 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from recsys.batches import Examples, batch
+from recsys.errors import BadInput
+from recsys.losses import Candidates, NextItem
+from recsys.settings import Model
+from recsys.towers import Towers
+from training.memory import Memory
+from training.strategies import STRATEGIES, parse
+from training.strategies.base import Update
+from training.strategies.ewc import EWC, fisher
+
+FEATURES = [[], [1], [2, 3], [], [5], [1]]
+
+
+def world(memory: bool = True):
+    """Tiny towers, an update over them, and two people's stretches."""
+    torch.manual_seed(0)
+    towers = Towers(Model(dim=8, heads=2, blocks=1, dropout=0.0, features=16), FEATURES, length=5).eval()
+    start, item = np.array([0, 3, 7]), np.array([1, 2, 3, 4, 5, 1, 2], np.int32)
+    zeros = np.zeros(7, np.int8)
+    weight = np.array([0, 1, 1, 0, 1, 1, 1], np.float32)
+    lessons = Examples(start, item, zeros, zeros, weight, np.zeros(7, np.int16))
+    past = Memory.empty(10).add(lessons.remembered(), [7]) if memory else Memory.empty(10)
+    task = NextItem(Candidates(torch.ones(6), 100, 0, seed=0), torch.zeros(2, 6))
+    anchor = copy.deepcopy(towers).requires_grad_(False)
+    return towers, Update(anchor, 6, past, task, np.random.default_rng(0)), lessons
+
+
+def test_the_contract_runs_over_every_strategy():
+    assert sorted(STRATEGIES) == ["ewc", "naive", "replay"]
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_prepare_leaves_every_score_as_it_was(name):
+    towers, update, _ = world()
+    before = towers.item_vectors()
+    STRATEGIES[name]().prepare(towers, update)
+    np.testing.assert_array_equal(towers.item_vectors(), before)
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_with_no_past_it_trains_like_naive(name):
+    towers, update, lessons = world(memory=False)
+    strategy, made = STRATEGIES[name](), batch(lessons)
+    assert strategy.mix(made, update) is made
+    assert strategy.weights(made, update) is made
+    assert not strategy.penalties(towers, made, update)
+
+
+@pytest.mark.parametrize("expression", [*sorted(STRATEGIES), "replay(share=0.3)+ewc(strength=5)"])
+def test_what_travels_in_a_release_brings_the_same_penalties_back(expression):
+    towers, update, lessons = world()
+    first, second = parse(expression), parse(expression)
+    first.finish(towers, lessons, update)
+    second.load(first.state())
+    with torch.no_grad():
+        for parameter in towers.parameters():
+            parameter += 0.1
+    found, again = (one.penalties(towers, batch(lessons), update) for one in (first, second))
+    assert found.keys() == again.keys()
+    assert all(torch.equal(found[name], again[name]) for name in found)
+
+
+def test_a_list_composes_in_any_order():
+    assert [part.name for part in parse("replay(share=0.3)+ewc").parts] == ["replay", "ewc"]
+    assert parse(" ewc + replay ").parts[1].share == 0.5
+
+
+@pytest.mark.parametrize(
+    ("expression", "says"),
+    [
+        ("reply", "did you mean 'replay'"),
+        ("replay(shares=0.3)", "did you mean 'share'"),
+        ("replay(share=2)", "between 0 and 1; got 2"),
+        ("replay(share=)", "write a number"),
+        ("replay(share='much')", "share"),
+        ("ewc+ewc", "stands twice"),
+        ("replay(", "cannot read"),
+        ("", "cannot read"),
+        ("naive(x=1)", "it has none"),
+        ("ewc(strength=-1)", "0 or more; got -1"),
+        ("ewc(gamma=2)", "from 0 to 1; got 2"),
+        ("ewc(samples=0)", "1 or more; got 0"),
+    ],
+)
+def test_an_expression_that_cannot_be_used_is_refused_with_the_way_out(expression, says):
+    with pytest.raises(BadInput, match=says.replace("(", r"\(")):
+        parse(expression)
+
+
+def test_replay_makes_the_share_of_a_batch_that_it_was_told():
+    _, update, lessons = world()
+    mixed = parse("replay(share=0.75)").mix(batch(lessons), update)
+    assert (len(lessons), len(mixed)) == (2, 8)
+    assert (mixed.moment[2:][mixed.weight[2:] > 0] == -1).all()  # the remembered ones say that they are
+
+
+class _TwoWeights(nn.Module):
+    """A softmax over two items with one weight each, in the clothes that `fisher` asks for."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor([0.0, math.log(3.0)]))
+
+
+def test_the_fisher_of_a_two_weight_softmax_is_what_paper_says():
+    # p = (1/4, 3/4). Choosing item 0 has gradient (p - e0) = (-3/4, 3/4), choosing item 1 (1/4, -1/4).
+    # Chosen once and three times: the mean square is (1 * 9/16 + 3 * 1/16) / 4 = 3/16 for both,
+    # while the mean gradient, squared, would be 0.
+    model = _TwoWeights()
+    _, update, _ = world()
+
+    def choice(model, one):
+        return nn.functional.cross_entropy(model.log_scale[None], one.target[0, :1])
+
+    update.objective = choice
+    start = np.arange(0, 10, 2)
+    item = np.array([9, 0, 9, 1, 9, 1, 9, 1], np.int32)
+    zeros, weight = np.zeros(8, np.int8), np.array([0, 1] * 4, np.float32)
+    found = fisher(model, Examples(start, item, zeros, zeros, weight, np.zeros(8, np.int16)), update)
+    assert found["log_scale"].tolist() == pytest.approx([3 / 16, 3 / 16])
+
+
+def test_the_penalty_is_half_the_strength_times_fisher_times_the_squared_way():
+    towers, update, lessons = world()
+    strategy = EWC(strength=6.0)
+    strategy.fisher = {"log_scale": torch.tensor(2.0), "items.ids.weight": torch.full((6, 8), 0.5)}
+    with torch.no_grad():
+        towers.log_scale += 3
+        towers.items.ids.weight[1] += 1  # in the batch
+    term = strategy.penalties(towers, batch(lessons), update)["ewc"]
+    assert term.item() == pytest.approx(6 / 2 * (2 * 9 + 8 * 0.5 * 1))
+
+
+def test_the_penalty_pulls_back_only_rows_that_the_batch_meets():
+    towers, update, lessons = world()
+    strategy = EWC(strength=1.0)
+    strategy.fisher = {"items.ids.weight": torch.ones(6, 8)}
+    with torch.no_grad():
+        towers.items.ids.weight += 1
+    strategy.penalties(towers, batch(lessons.take(np.array([0]))), update)["ewc"].backward()
+    rows = towers.items.ids.weight.grad.coalesce().indices()[0].tolist()
+    assert rows == [1, 2, 3]  # the other person's items stay out
+
+
+def test_fishers_accumulate_online_and_survive_new_rows():
+    towers, update, lessons = world()
+    alone = EWC(samples=10)
+    alone.finish(towers, lessons, update)
+    twice = EWC(gamma=0.5, samples=10)
+    twice.fisher = {"items.ids.weight": torch.ones(4, 8), "log_scale": torch.tensor(1.0)}  # two items ago
+    twice.finish(towers, lessons, update)
+    for row in range(6):
+        expected = alone.fisher["items.ids.weight"][row] + (0.5 if row < 4 else 0)
+        torch.testing.assert_close(twice.fisher["items.ids.weight"][row], expected, atol=1e-6, rtol=1e-4)
+
+
+def test_memory_is_a_uniform_sample_whatever_the_pieces():
+    def stretches(first, n):
+        item = np.arange(first, first + n, dtype=np.int32).repeat(2)
+        zeros = np.zeros(2 * n, np.int8)
+        return Examples(np.arange(0, 2 * n + 1, 2), item, zeros, zeros, np.ones(2 * n, np.float32), np.zeros(2 * n, np.int16))
+
+    kept = np.zeros(40)
+    for seed in range(300):
+        memory = Memory.empty(10).add(stretches(0, 30), [seed, 0]).add(stretches(30, 10), [seed, 1])
+        assert len(memory) == 10
+        kept[memory.examples.item[::2]] += 1
+    assert abs(kept[:30].mean() / 300 - 0.25) < 0.02
+    assert abs(kept[30:].mean() / 300 - 0.25) < 0.03
