@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -44,10 +42,3 @@ def seconds(work: Callable[[], Any]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def milliseconds(work: Callable[[], Any], times: int) -> np.ndarray:
-    """Time many runs of something that is short, after a tenth of them to warm up, (times,)."""
-    for _ in range(times // 10):
-        work()
-    return np.array([seconds(work) for _ in range(times)]) * 1000

@@ -45,6 +45,7 @@ _UntilOption = Annotated[
     str | None, typer.Option("--until", help="Learn only events before this moment: 2013-06-01 or 2013-06-01T12:00:00Z or unix seconds.")
 ]
 HOME = Path(".recsys")
+_INTERRUPTED = 128 + signal.SIGINT
 out, err = Console(), Console(stderr=True)
 
 
@@ -185,14 +186,14 @@ def rollback(
     from recsys.registry import Registry
 
     registry = Registry(Home(home).releases)
-    live = registry.open()
-    id = id or live.manifest["parent"]
+    live = registry.current()
+    id = id or registry.open().manifest["parent"]  # with a name, the live one need not be readable
     if id is None:
-        others = ", ".join(id for id in registry.ids() if id != live.id)
-        raise BadInput(f"release {live.id} has no parent to go back to; {f'name one of: {others}' if others else 'there is no other'}")
+        others = ", ".join(id for id in registry.ids() if id != live)
+        raise BadInput(f"release {live} has no parent to go back to; {f'name one of: {others}' if others else 'there is no other'}")
     registry.open(id).verify()
     registry.point_to(id)
-    _show({"live": id, "was": live.id}, json, f"live is {id} (was {live.id})")
+    _show({"live": id, "was": live}, json, f"live is {id} (was {live})")
 
 
 @app.command()
@@ -314,13 +315,14 @@ def demo(
 
 def main() -> None:
     """Run the command; what the user can mend is one line on stderr and exit code 1."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(standalone_mode=False, prog_name="recsys")
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        err.print("interrupted; nothing half-done is live", style="yellow")
-        sys.exit(128 + signal.SIGINT)
+        code = app(standalone_mode=False, prog_name="recsys") or 0
+        if code == _INTERRUPTED:
+            err.print("interrupted; nothing half-done is live", style="yellow")
+        sys.exit(code)
+    except typer.Abort:
+        sys.exit(_INTERRUPTED)
     except RecsysError as error:
         _complain(str(error))
         sys.exit(1)
@@ -331,8 +333,14 @@ def main() -> None:
         if not hasattr(error, "format_message"):  # click's own complaints about the command line
             raise
         if what := error.format_message().rstrip("."):  # nothing where the help was asked for by naming no command
-            _complain(f"{what} (see: {error.ctx.command_path if error.ctx else 'recsys'} --help)")
+            context = getattr(error, "ctx", None)
+            _complain(f"{what} (see: {context.command_path if context else 'recsys'} --help)")
         sys.exit(2)
+
+
+def _interrupt(*_: object) -> None:
+    """Let SIGTERM end a command as Ctrl-C does: drafts are removed, nothing half-done goes live."""
+    raise KeyboardInterrupt
 
 
 def _complain(text: str) -> None:

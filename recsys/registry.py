@@ -77,7 +77,10 @@ class Registry:
         except FileNotFoundError:
             raise ReleaseNotFound(f"no release {id!r}; there are: {', '.join(self.ids()) or 'none'}") from None
         except ValueError:
-            raise ReleaseDamaged(f"release {id}: {MANIFEST} is not JSON; roll back with: recsys rollback") from None
+            others = ", ".join(other for other in self.ids() if other != id) or "none, so: recsys fit"
+            raise ReleaseDamaged(
+                f"release {id}: {MANIFEST} is not JSON; roll back by name: recsys rollback ID; there are: {others}"
+            ) from None
         return Release(self.folder / id, manifest)
 
     def next_id(self) -> str:

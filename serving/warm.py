@@ -100,7 +100,7 @@ def _people(table: pa.Table) -> Iterator[People]:
 def _load(client: redis.Redis, people: People, serving: Serving) -> int:
     """Add to each profile what neither it nor the API knows; return how many events were added and stayed."""
     keys = [profile_keys(serving.tenant, owner)[:2] for owner in people]
-    with client.pipeline(transaction=False) as pipeline:
+    with client.pipeline(transaction=True) as pipeline:  # one write to disk for all, where each command would cost its own
         for (profile, seen), events in zip(keys, people.values(), strict=True):
             pipeline.zmscore(profile, cast(list[str], [member(event) for event in events]))
             pipeline.zmscore(seen, [event.id for event in events])

@@ -374,6 +374,28 @@ def test_it_stops_cleanly_on_a_signal_and_takes_its_redis_along(tmp_path, how):
         os.kill(about["pid"], 0)
 
 
+LOOK = """
+import os, sys
+from recsys.cli import main
+
+class Look:
+    def find_spec(self, name, *_):
+        if name in ("numpy", "faiss", "onnxruntime"):
+            print(name, *(os.environ.get(f"{pool}_NUM_THREADS") for pool in ("OMP", "OPENBLAS", "MKL")))
+
+sys.meta_path.insert(0, Look())
+sys.argv = ["recsys", "serve", "--port", "70000"]
+main()
+"""
+
+
+def test_serve_keeps_the_thread_pools_small_before_they_are_made_unless_told_otherwise(tmp_path):
+    pools = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    environ = {name: value for name, value in os.environ.items() if name not in pools} | {"MKL_NUM_THREADS": "3"}
+    done = subprocess.run([sys.executable, "-c", LOOK], env=environ, cwd=tmp_path, capture_output=True, text=True)
+    assert sorted(done.stdout.splitlines()) == ["faiss 1 1 3", "numpy 1 1 3", "onnxruntime 1 1 3"], done.stderr
+
+
 def test_a_port_that_is_taken_is_one_clear_line(api, home, tmp_path):
     process = start(tmp_path, port=api.base_url.port)
     _, errors = process.communicate(timeout=20)

@@ -175,20 +175,38 @@ def test_a_restart_loads_only_what_is_new_in_the_log(server, store, home, monkey
     assert (items(server), items(server, "bob")) == (["a", "b", "c"], ["x"])
 
 
-def test_the_mark_of_another_home_or_another_log_or_other_settings_is_not_taken(server, store, home, tmp_path):
+def test_the_mark_of_another_home_is_not_taken(server, store, home, tmp_path):
+    other = Home(tmp_path / "other")
+    write(home, did("a"), did("last", NOW + 2))
+    write(other, did("b"), did("last", NOW + 2))
+    assert (warm(server.url, home, options()), warm(server.url, other, options())) == (2, 1)
+    assert items(server) == ["a", "b", "last"]
+
+
+def test_the_mark_of_a_log_that_is_gone_is_not_taken(server, store, home):
     write(home, did("a"))
     warm(server.url, home, options())
-    other = Home(tmp_path / "other")
-    write(other, did("a"), did("b", NOW + 1))
-    assert warm(server.url, other, options()) == 1
-    assert items(server) == ["a", "b"]
     next(home.log.glob("*.parquet")).unlink()
-    write(home, did("z", NOW + 2))  # as long as the one that was there
+    write(home, did("b", NOW + 1))  # as long as the one that was there
     assert warm(server.url, home, options()) == 1
-    assert items(server) == ["a", "b", "z"]
-    for n, limit in enumerate((3, 4)):
-        write(home, *[did(f"many{k}", NOW + k, user="bob") for k in range(5)])
-        assert warm(server.url, home, options(profile_events=limit)) == (1 if n else 3)
+    assert items(server) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("before", "after"), [({"profile_events": 3}, {"profile_events": 4}), ({"profile_days": 1}, {"profile_days": 5})])
+def test_profiles_that_may_hold_more_than_before_are_filled_again(server, store, home, before, after):
+    write(home, *[did(f"i{n}", NOW + n * DAY) for n in range(6)])
+    first = warm(server.url, home, options(**before))
+    assert warm(server.url, home, options(**after)) > 0
+    assert len(items(server)) > first
+
+
+def test_no_more_is_sent_to_redis_than_a_profile_holds(server, store, home, monkeypatch):
+    write(home, *[did(f"i{n}", NOW + n) for n in range(30)])
+    sent: list[int] = []
+    load = warming._load
+    monkeypatch.setattr(warming, "_load", lambda client, people, serving: sent.append(len(people["ann"])) or load(client, people, serving))
+    warm(server.url, home, options(profile_events=20))
+    assert sent == [20]
 
 
 class Killed(BaseException):
@@ -232,7 +250,7 @@ def test_an_event_of_the_api_is_once_in_the_profile_and_once_in_the_log(server, 
 
 def test_an_event_that_came_both_ways_counts_once_though_its_words_differ(server, store, home):
     as_user(server, lambda people: people.merge([Event("heat", "watch", NOW + 500, "e1", "ann")]))
-    write(home, did("heat", NOW, "e1", kind="watch"), did("alien", NOW + 1, "e2"))
+    write(home, did("heat", NOW, "e1", kind="watch", value=0.5), did("alien", NOW + 1, "e2"))
     assert warm(server.url, home, options()) == 1
     assert items(server) == ["alien", "heat"]
 

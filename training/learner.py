@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import warnings
 from typing import Any
 
@@ -119,5 +120,9 @@ def learn(
             callbacks=[_Report(step, steps)],
         )
         towers.train()
-        trainer.fit(Learner(towers, strategy, update, lr, steps), batches)
+        try:
+            trainer.fit(Learner(towers, strategy, update, lr, steps), batches)
+        except SystemExit:  # Lightning's answer to Ctrl-C, which it ignores from then on; ours lets every caller clean up
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from None
     towers.to("cpu").eval()

@@ -1,6 +1,7 @@
 """The recommender from Python: pandas in, pandas out, the same log, training and releases as the command line."""
 
 import shutil
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -123,11 +124,19 @@ class Recommender:
         with TemporaryDirectory() as folder:
             for name, frame, read in (("items", items, import_items), ("events", events, import_events)):
                 if frame is not None:
-                    if frame.empty:
-                        raise BadInput(f"the {name} are an empty DataFrame")
+                    _check_columns(frame, name)
                     file = Path(folder) / f"{name}.parquet"
-                    frame.to_parquet(file, index=False)
-                    read(self.home, [file])
+                    try:
+                        frame.to_parquet(file, index=False)
+                        report = read(self.home, [file])
+                    except pa.ArrowException as error:
+                        raise BadInput(f"the {name} cannot be read: {error.args[-1]}; give each column one type") from None
+                    except BadInput as error:
+                        raise BadInput(str(error).replace(str(file), f"the {name}")) from None
+                    if report.refused:
+                        warnings.warn(
+                            f"{report.read - report.kept} of {report.read} rows refused: {'; '.join(report.refused)}", stacklevel=3
+                        )
 
     def _candidate(self) -> tuple[Candidate, np.ndarray]:
         release = Registry(self.home.releases).open()
@@ -138,6 +147,15 @@ class Recommender:
 
 
 _NOTHING = pd.DataFrame({"user_id": [], "item_id": [], "score": [], "rank": []})
+
+
+def _check_columns(frame: pd.DataFrame, name: str) -> None:
+    if frame.empty:
+        raise BadInput(f"the {name} are an empty DataFrame")
+    who = () if name == "items" or "session_id" in frame else ("user_id",)
+    for column in (*who, "item_id", *(("timestamp",) if name == "events" else ())):
+        if column not in frame:
+            raise BadInput(f"the {name} have no column {column!r}, only {', '.join(map(str, frame.columns))}; rename what it is called")
 
 
 def _check_k(k: int) -> None:

@@ -18,7 +18,7 @@ class EWC(Strategy):
 
     name = "ewc"
 
-    def __init__(self, strength: float = 100.0, gamma: float = 0.9, samples: int = 256):
+    def __init__(self, strength: float = 1.0, gamma: float = 0.9, samples: int = 256):
         if strength < 0:
             raise BadInput(f"ewc.strength is how stiff the spring to the parent is, 0 or more; got {strength}")
         if not 0 <= gamma <= 1:
