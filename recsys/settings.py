@@ -50,7 +50,7 @@ class Training(_Section):
     """First fit, full retrain, and what an update shares with them."""
 
     seed: int = Field(0, ge=0, description="the same seed gives the same release")
-    epochs: int = Field(12, ge=1, description="passes over the log in the first fit")
+    epochs: int = Field(10, ge=1, description="passes over the log in the first fit")
     batch_size: int = Field(128, ge=1, description="histories in one step")
     lr: float = Field(2e-3, gt=0, description="highest learning rate; it decays to a tenth")
     negatives: int = Field(2048, ge=0, description="uniform negatives in a step, beside the batch's own targets")
