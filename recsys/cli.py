@@ -249,7 +249,7 @@ def archive(home: _HomeOption = HOME, config: _ConfigOption = None, set: _SetOpt
     from serving.archive import archive_home
 
     moved = archive_home(Home(home), _settings(home, config, set))
-    _show({"archived": moved}, json, f"{moved} events moved into the log")
+    _show({"archived": moved}, json, f"{moved} event{'' if moved == 1 else 's'} moved into the log")
 
 
 @app.command()

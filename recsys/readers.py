@@ -200,12 +200,12 @@ def _content(path: Path, step: Step) -> bytes:
                 raise BadInput(f"{path} is called {path.suffix} but is not packed that way; unpack it, or rename it if it is plain")
             content = _unpack(file, packed, path, step)
     except FileNotFoundError:
-        raise BadInput(f"there is no file {path}") from None
+        raise BadInput(f"there is no file {path}; check the name, or give the whole path") from None
     except (OSError, pa.ArrowException) as error:
         why = "is damaged or cut short" if getattr(error, "errno", None) is None else "cannot be read"
         raise BadInput(f"{path} {why}: {_one_line(error)}; nothing of it was taken, fetch it again") from None
     if not content.strip():
-        raise BadInput(f"{path} is empty")
+        raise BadInput(f"{path} is empty; export it again, or leave it out")
     return content
 
 

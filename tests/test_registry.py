@@ -137,7 +137,9 @@ def test_a_rollback_supersedes_the_job_that_was_running(registry: Registry) -> N
 def test_of_jobs_that_race_from_one_parent_exactly_one_wins(registry: Registry, same_number: bool) -> None:
     for parent in range(1, 6):
         publish(registry)
-        gate, won, lost = threading.Barrier(4), [], []
+        gate = threading.Barrier(4)
+        won: list[str] = []
+        lost: list[int] = []
 
         def race(job: int, live: str, gate: threading.Barrier, won: list[str], lost: list[int]) -> None:
             with registry.draft() as draft:
@@ -198,9 +200,13 @@ with registry.draft() as draft:
 
 
 def test_a_draft_vanishes_when_its_job_fails(registry: Registry) -> None:
-    with pytest.raises(ValueError, match="boom"), registry.draft() as draft:
-        (draft / "half").write_text("half")
-        raise ValueError("boom")
+    def fail() -> None:
+        with registry.draft() as draft:
+            (draft / "half").write_text("half")
+            raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        fail()
     assert drafts(registry) == []
     assert registry.ids() == []
     assert registry.current() is None
@@ -208,7 +214,9 @@ def test_a_draft_vanishes_when_its_job_fails(registry: Registry) -> None:
 
 def test_the_draft_of_a_killed_process_is_swept_and_that_of_a_live_one_is_not(registry: Registry) -> None:
     jobs = [
-        subprocess.Popen([sys.executable, "-c", HOLD_A_DRAFT, str(registry.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", HOLD_A_DRAFT, str(registry.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     killed, alive = jobs
@@ -270,7 +278,12 @@ def test_a_manifest_is_on_disk_before_the_release_has_its_name(registry: Registr
     order: list[str] = []
     monkeypatch.setattr(rooms, "sync", lambda path: order.append(path.name))
     rename = os.rename
-    monkeypatch.setattr(rooms.os, "rename", lambda a, b: (order.append("rename"), rename(a, b)))
+
+    def noted(source: Path, target: Path) -> None:
+        order.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(rooms.os, "rename", noted)
     publish(registry)
     before = order[: order.index("rename")]
     assert {"manifest.json", "towers", "state", "strategy"} <= set(before)
