@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+from recsys.errors import BadInput
+
 
 class Home:
     """The folders of one recommender. Nothing is created before something is written."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path).expanduser().absolute()
+        if self.path.exists() and not self.path.is_dir():
+            raise BadInput(f"{self.path} is a file; --home names a folder, which is made when first written to")
         self.log = self.path / "log"
         self.items = self.path / "items"
         self.releases = self.path / "releases"

@@ -82,12 +82,16 @@ class ItemIndex:
     @classmethod
     def read(cls, folder: Path, towers: str) -> "ItemIndex":
         """Read an index that `towers` made; an index of other towers is refused with ReleaseDamaged."""
-        about = json.loads((folder / ABOUT).read_text())
-        if about["towers"] != towers:
+        try:
+            about = json.loads((folder / ABOUT).read_text())
+            made_by, recall = about["towers"], about["recall@100"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ReleaseDamaged(f"{folder / ABOUT} cannot be read ({error}); roll back with: recsys rollback") from None
+        if made_by != towers:
             raise ReleaseDamaged(
-                f"{folder / FILE} was built by towers {about['towers'][:12]}, not by {towers[:12]}; roll back with: recsys rollback"
+                f"{folder / FILE} was built by towers {made_by[:12]}, not by {towers[:12]}; roll back with: recsys rollback"
             )
-        return cls(faiss.read_index(str(folder / FILE)), towers, about["recall@100"])
+        return cls(faiss.read_index(str(folder / FILE)), towers, recall)
 
 
 def recall_at_100(index: faiss.Index, vectors: np.ndarray, queries: int = 500) -> float:

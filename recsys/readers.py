@@ -148,7 +148,7 @@ def read_file(
     except (pa.ArrowException, OSError, csv.Error) as error:  # Arrow calls a damaged Parquet page an OSError
         raise BadInput(f"{path} cannot be read as {name}: {_one_line(error)}; is it damaged, or another format? see --format") from None
     if not len(raw):
-        raise BadInput(f"{path} has a header but no rows" if layout.kind == "text" else f"{path} has no rows")
+        raise BadInput(f"{path} has a header but no rows; nothing to import" if layout.kind == "text" else f"{path} has no rows")
     raw = replace(raw, table=_named(raw, dict(columns or {}), what))
     return _with_weeks(raw) if name == "ader" and what == "events" else raw
 

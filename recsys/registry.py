@@ -122,6 +122,8 @@ class Registry:
             try:
                 os.rename(draft, self.folder / id)  # fails on a name that is taken: put-if-absent
             except OSError:
+                if not (self.folder / id).exists():
+                    raise
                 raise Superseded(f"release {id} was published by another job meanwhile; run the update again") from None
             sync(self.folder)
             write_atomically(self.pointer, id + "\n")

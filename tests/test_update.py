@@ -186,3 +186,18 @@ def test_killed_in_the_middle_and_run_again_it_publishes_what_it_would_have(mome
         update_and_publish(place, settings)
     assert content(home) == content(other)
     assert not list(home.releases.glob(".draft-*"))
+
+
+def test_settings_of_an_update_reach_its_memory_and_counts(home, settings):
+    fit_and_publish(home, settings, after(home, 20))
+    small = load_settings(overrides={**TINY, "update.memory": 5, "training.count_half_life": 1}, environ={})
+    child = Candidate.load(update_and_publish(home, small))
+    assert len(child.memory) == 5
+    assert child.counts.half_life == DAY
+
+
+def test_towers_of_another_shape_need_a_fit(home, settings):
+    fit_and_publish(home, settings, after(home, 20))
+    with pytest.raises(BadInput, match=r"model\.dim = 32, but release 000001 was fitted with 16; leave it out, or train anew"):
+        update_and_publish(home, load_settings(overrides={**TINY, "model.dim": 32}, environ={}))
+    assert update_and_publish(home, load_settings(environ={}, overrides={"update.epochs": 1})).id == "000002"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recsys.batches import Examples, ItemCounts
 from recsys.content import features
+from recsys.errors import BadInput
 from recsys.files import sha256
 from recsys.index import ItemIndex
 from recsys.log import Position
@@ -94,23 +95,25 @@ class Candidate:
 
     @classmethod
     def load(cls, release: Release, settings: Settings | None = None) -> "Candidate":
-        """Read a published release back, as the parent of the next; `settings` that training may change replace its own.
+        """Read a published release back, as the parent of the next; `settings` replace those it was trained with.
 
-        The shape of the towers stays the parent's: a change there needs a new fit.
+        Those of the towers and of how events are read stay its own; asking for another raises BadInput.
         """
         release.verify()
         own = load_settings(release.file("config.toml"), environ={})
+        _refuse_another_shape(release, own, settings or own)
+        settings = (settings or own).model_copy(update={"model": own.model, "data": own.data})
         items = pq.read_table(release.file("items.parquet"))
         tower_features: list[list[int]] = [[], *items["features"].to_pylist()]
         towers = Towers(own.model, tower_features, own.data.history)
         towers.load_state_dict(load_file(release.file("towers.safetensors")))
         state = load_file(release.file("strategy") / "state.safetensors")
-        memory = _memory_from({name: state.pop(name) for name in list(state) if name.startswith("memory:")})
+        memory = _memory_from({name: state.pop(name) for name in list(state) if name.startswith("memory:")}, settings)
         return cls(
-            settings=settings.model_copy(update={"model": own.model, "data": own.data}) if settings else own,
+            settings=settings,
             towers=towers.eval(),
             vocab=Vocabulary(items["item_id"].to_pylist()),
-            counts=_counts(items, own, release.manifest["now"]),
+            counts=_counts(items, settings, release.manifest["now"]),
             memory=memory,
             strategy_state=state,
             titles={row["item_id"]: row for row in items.select(["item_id", "title", "genres"]).to_pylist()},
@@ -142,6 +145,17 @@ def item_features(ids: tuple[str, ...], catalogue: Catalogue, buckets: int) -> l
     return [[], *(features(catalogue[id], buckets) if id in catalogue else [] for id in ids[1:])]
 
 
+def _refuse_another_shape(release: Release, own: Settings, wanted: Settings) -> None:
+    for section in ("model", "data"):
+        old, new = getattr(own, section), getattr(wanted, section)
+        for name in sorted(new.model_fields_set):
+            if getattr(new, name) != getattr(old, name):
+                raise BadInput(
+                    f"{section}.{name} = {getattr(new, name)!r}, but release {release.id} was fitted with {getattr(old, name)!r}; "
+                    "leave it out, or train anew with: recsys fit"
+                )
+
+
 def _counts(items: pa.Table, settings: Settings, now: int) -> ItemCounts:
     def column(name: str) -> np.ndarray:
         return np.concatenate([[0], items[name].cast(pa.int64()).to_numpy()])
@@ -155,10 +169,10 @@ def _memory_tensors(memory: Memory) -> dict[str, Tensor]:
         **{name: getattr(memory.examples, name) for name in ("start", "item", "kind", "gap", "weight", "moment")},
         "keys": memory.keys,
     }
-    return {f"memory:{name}": torch.from_numpy(array) for name, array in {**arrays, "size": np.array(memory.size)}.items()}
+    return {f"memory:{name}": torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _memory_from(tensors: dict[str, Tensor]) -> Memory:
+def _memory_from(tensors: dict[str, Tensor], settings: Settings) -> Memory:
     arrays = {name.removeprefix("memory:"): tensor.numpy() for name, tensor in tensors.items()}
-    size, keys = int(arrays.pop("size")), arrays.pop("keys")
-    return Memory(size, Examples(**arrays), keys)
+    keys = arrays.pop("keys")
+    return Memory(settings.update.memory, Examples(**arrays), keys)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys.batches import Batch, Batches
+from recsys.errors import BadInput
 from recsys.progress import Step, silent
 from recsys.settings import Training
 from recsys.towers import Towers
@@ -105,6 +106,8 @@ def learn(
     steps = epochs * len(batches)
     if not steps:
         return
+    if settings.accelerator == "gpu" and not torch.cuda.is_available():
+        raise BadInput("training.accelerator = gpu, but torch sees none here; set it to auto or cpu")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     with warnings.catch_warnings():

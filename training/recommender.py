@@ -2,7 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,9 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recsys.catalogue import Catalogue
 from recsys.errors import BadInput
 from recsys.home import Home
-from recsys.intake import import_events, import_items
+from recsys.intake import Intake, read_events, read_items
 from recsys.log import Log
 from recsys.registry import Registry
 from recsys.sessions import histories, sessionise
@@ -121,22 +122,12 @@ class Recommender:
         return cls(path)
 
     def _take(self, events: pd.DataFrame, items: pd.DataFrame | None) -> None:
-        with TemporaryDirectory() as folder:
-            for name, frame, read in (("items", items, import_items), ("events", events, import_events)):
-                if frame is not None:
-                    _check_columns(frame, name)
-                    file = Path(folder) / f"{name}.parquet"
-                    try:
-                        frame.to_parquet(file, index=False)
-                        report = read(self.home, [file])
-                    except pa.ArrowException as error:
-                        raise BadInput(f"the {name} cannot be read: {error.args[-1]}; give each column one type") from None
-                    except BadInput as error:
-                        raise BadInput(str(error).replace(str(file), f"the {name}")) from None
-                    if report.refused:
-                        warnings.warn(
-                            f"{report.read - report.kept} of {report.read} rows refused: {'; '.join(report.refused)}", stacklevel=3
-                        )
+        """Check everything, then add it to the catalogue and the log."""
+        described = None if items is None else _read(items, "items", read_items)
+        happened = _read(events, "events", read_events)
+        if described is not None:
+            Catalogue(self.home.items).add(described)
+        Log(self.home.log).append(happened)
 
     def _candidate(self) -> tuple[Candidate, np.ndarray]:
         release = Registry(self.home.releases).open()
@@ -149,7 +140,26 @@ class Recommender:
 _NOTHING = pd.DataFrame({"user_id": [], "item_id": [], "score": [], "rank": []})
 
 
+def _read(frame: pd.DataFrame, name: str, read: Callable[[list[Path]], Intake]) -> pa.Table:
+    """Pass a frame through the importer's checks; warn of rows that it refuses."""
+    _check_columns(frame, name)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / f"{name}.parquet"
+        try:
+            frame.to_parquet(file, index=False)
+            found = read([file])
+        except pa.ArrowException as error:
+            raise BadInput(f"the {name} cannot be read: {error.args[-1]}; give each column one type") from None
+        except BadInput as error:
+            raise BadInput(str(error).replace(str(file), f"the {name}")) from None
+    if (report := found.report).refused:
+        warnings.warn(f"{report.read - report.kept} of {report.read} rows refused: {'; '.join(report.refused)}", stacklevel=4)
+    return found.table
+
+
 def _check_columns(frame: pd.DataFrame, name: str) -> None:
+    if not isinstance(frame, pd.DataFrame):
+        raise BadInput(f"the {name} must be a pandas DataFrame; got {type(frame).__name__}")
     if frame.empty:
         raise BadInput(f"the {name} are an empty DataFrame")
     who = () if name == "items" or "session_id" in frame else ("user_id",)
