@@ -1,6 +1,5 @@
 """What every method must be compared with: popular items, nearest sessions, matrix factorisation. No torch here."""
 
-import os
 
 import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
@@ -70,7 +69,7 @@ class ALS:
     factors, regularization, alpha, iterations = 64, 0.05, 40.0, 15
 
     def __init__(self, settings: Settings):
-        threads = settings.training.threads or os.cpu_count() or 1
+        threads = settings.training.threads
         with threadpool_limits(1, "blas"):  # implicit brings its own threads; BLAS threads beside them fight for the cores
             self.model = AlternatingLeastSquares(
                 self.factors,

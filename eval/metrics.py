@@ -15,13 +15,13 @@ def ranks(scores: np.ndarray, target: np.ndarray, excluded: Pairs | None = None)
 
     scores (B, n) by vocabulary row, target (B,) rows, excluded: what may not be recommended -> (B,) int64.
     Ties count against us and a NaN stands ahead of everything. Row 0, the unknown item, is no candidate; as a target it is a MISS,
-    and so is a target that is excluded.
+    and so is a target that is excluded or scores -inf.
     """
     behind = scores < scores[np.arange(len(target)), target][:, None]
     behind[:, 0] = True
     if excluded is not None:
         behind[excluded] = True
-    in_play = ~behind[np.arange(len(target)), target]
+    in_play = ~behind[np.arange(len(target)), target] & (scores[np.arange(len(target)), target] > -np.inf)
     return np.where(in_play, scores.shape[1] - np.count_nonzero(behind, axis=1), MISS)
 
 

@@ -1,7 +1,7 @@
 """The two towers as methods of a replay: fitted once, updated by a strategy, or fitted anew each time."""
 
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,10 @@ from training.fit import fit
 from training.strategies import parse
 from training.update import update
 
-Mode = Literal["update", "frozen", "retrain"]
-MODES: tuple[Mode, ...] = ("frozen", "retrain")
-"""Methods that are no strategy: learn once and never again; learn everything anew each time."""
+Mode = Literal["update", "frozen", "recounted", "retrain"]
+MODES: tuple[Mode, ...] = ("frozen", "recounted", "retrain")
+"""Methods that are no strategy: learn once and never again; the same, but count popularity on and place new items without a step of
+training; learn everything anew each time."""
 
 
 class FirstFit:
@@ -44,10 +45,12 @@ class TowersMethod:
     def __init__(self, name: str, settings: Settings, first: FirstFit):
         self.name = name
         self.first = first
-        self.mode: Mode = "frozen" if name == "frozen" else "retrain" if name == "retrain" else "update"
-        strategy = name if self.mode == "update" else "naive"
-        parse(strategy)
-        self.settings = settings.model_copy(update={"update": settings.update.model_copy(update={"strategy": strategy})})
+        self.mode: Mode = next((mode for mode in MODES if mode == name), "update")
+        changed: dict[str, Any] = {"strategy": name if self.mode == "update" else "naive"}
+        parse(changed["strategy"])
+        if self.mode == "recounted":
+            changed["epochs"] = 0
+        self.settings = settings.model_copy(update={"update": settings.update.model_copy(update=changed)})
         self.candidate: Candidate | None = None
 
     def learn(self, window: Window) -> float:
@@ -57,7 +60,7 @@ class TowersMethod:
             return borrowed
         if self.mode == "retrain":
             self._take(fit(pa.concat_tables([window.past, window.events]), self.settings, window.catalogue), window)
-        elif self.mode == "update":
+        elif self.mode != "frozen":
             past = of_the_same_people(window.past, window.events)
             self._take(update(self.candidate, window.events, past, self.settings, window.catalogue), window)
         return 0.0
@@ -85,6 +88,4 @@ def newest(histories: Histories, limit: int, rows: int) -> Histories:
     from_end = np.searchsorted(person[known], person[known], side="right") - np.arange(len(known))
     kept = known[from_end <= limit]
     start = np.concatenate([[0], np.cumsum(np.bincount(person[kept], minlength=len(histories)))])
-    gap = histories.gap[kept]
-    gap[start[:-1][np.diff(start) > 0]] = 0
-    return Histories(start, histories.item[kept], histories.kind[kept], gap)
+    return Histories(start, histories.item[kept], histories.kind[kept], histories.time[kept])

@@ -77,6 +77,8 @@ def ids(column: pa.ChunkedArray, name: str, verdict: Verdict) -> pa.ChunkedArray
     verdict.refuse(where(pc.match_substring_regex(words, r"\p{Cc}")), f"{name} has control characters")
     verdict.refuse(where(pc.match_substring(words, "\ufffd")), f"{name} is not UTF-8 text")
     verdict.refuse(where(pc.greater(pc.utf8_length(words), MAX_ID)), f"{name} is longer than {MAX_ID} characters")
+    if name == "user_id":  # in profiles and timelines that is what a session without a user is called
+        verdict.refuse(where(pc.starts_with(words, "session:")), "user_id begins with session:, use session_id for that")
     return column
 
 

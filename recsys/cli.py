@@ -127,7 +127,6 @@ def fit(
     from training.job import fit_and_publish
 
     settings = _settings(home, config, set)
-    _threads(settings)
     with bar(json) as step:
         release = fit_and_publish(Home(home), settings, _moment(until), step)
     _show(_summary(release), json, _release_line(release))
@@ -150,7 +149,6 @@ def update(
     from training.job import update_and_publish
 
     settings = _settings(home, config, [*(set or []), *([f"update.strategy={strategy}"] if strategy else [])])
-    _threads(settings)
     with bar(json) as step:
         release = update_and_publish(Home(home), settings, _moment(until), step)
     if release is None:
@@ -263,9 +261,9 @@ def evaluate(
     ] = None,
     protocol: Annotated[str, typer.Option(help="prequential: time windows of a log; ader: weekly period files.")] = "prequential",
     window: Annotated[str, typer.Option(help="Length of a window: 7d, 12h, 30m.")] = "7d",
-    train: Annotated[int, typer.Option(help="Windows that the first fit learns from.")] = 8,
-    cycles: Annotated[int | None, typer.Option(help="At most so many windows or cycles are answered; default: all.")] = None,
-    methods: Annotated[str, typer.Option(help="Comma-separated: popular, knn, als, frozen, retrain, or any strategy.")] = (
+    train: Annotated[int, typer.Option(min=1, help="Windows that the first fit learns from.")] = 8,
+    cycles: Annotated[int | None, typer.Option(min=1, help="At most so many windows or cycles are answered; default: all.")] = None,
+    methods: Annotated[str, typer.Option(help="Comma-separated: popular, knn, als, frozen, recounted, retrain, or any strategy.")] = (
         "popular,knn,als,frozen,naive,replay+ewc,retrain"
     ),
     k: Annotated[str, typer.Option("--k", help="Lengths of the lists, comma-separated.")] = "10,20",
@@ -276,11 +274,13 @@ def evaluate(
     json: Annotated[Path | None, typer.Option("--json", help="Write the results to this file; - prints them.")] = None,
 ) -> None:
     """Replay a log: every window is answered before it is learned, by every method, over the full catalogue."""
+    import torch
+
     from eval.command import evaluate as run
     from recsys.progress import bar
 
     settings = _settings(home, config, set)
-    _threads(settings)
+    torch.set_num_threads(settings.training.threads)  # pools that fight over the cores cost more than they bring
     with bar(str(json) == "-") as step:
         results = run(
             protocol=protocol,
@@ -413,8 +413,8 @@ def _seconds(text: str) -> float:
         length = float(text[:-1]) * units[text[-1]]
     except (KeyError, ValueError, IndexError):
         raise BadInput(f"--window {text!r} is not a length of time; write 30m, 12h, 7d or 2w") from None
-    if length <= 0:
-        raise BadInput(f"--window {text!r} must be longer than nothing")
+    if not 0 < length < 1e10:
+        raise BadInput(f"--window {text!r} must be longer than nothing and shorter than centuries")
     return length
 
 
@@ -426,13 +426,6 @@ def _whole_numbers(text: str) -> list[int]:
     if not numbers or numbers[0] < 1:
         raise BadInput(f"--k {text!r} must be whole numbers from 1 on, such as 10,20")
     return numbers
-
-
-def _threads(settings: Settings) -> None:
-    """Keep the pools of torch, faiss and BLAS from fighting over the cores."""
-    import torch
-
-    torch.set_num_threads(settings.training.threads)
 
 
 def _summary(release: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from recsys.registry import Registry
 MARK = ".recsys-demo"
 TRAIN = 8
 UPDATES = 5
-METHODS = "popular,knn,frozen,naive,replay+ewc"
+METHODS = "popular,knn,frozen,recounted,naive,replay+ewc"
 
 
 class DemoFailed(RecsysError):

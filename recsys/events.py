@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 EVENT_TYPES = ("impression", "click", "play", "watch", "complete", "like", "dislike", "skip", "add_to_list", "undo")
 """Append-only: the place of a type in this tuple is its code in batches and in the towers."""
@@ -45,6 +46,16 @@ def derive_event_ids(columns: pd.DataFrame) -> np.ndarray:
     frame = columns[list(_IDENTITY)].astype({"timestamp": "int64", "value": "float32"})
     halves = [pd.util.hash_pandas_object(frame, index=False, hash_key=key).to_numpy() for key in _KEYS]
     return np.array([f"{a:016x}{b:016x}" for a, b in zip(*halves, strict=True)], dtype=object)
+
+
+def owners(table: pa.Table) -> pa.ChunkedArray:
+    """Return whose each event is, (N,): the user's, or "session:ID" where nobody is signed in."""
+    return pc.coalesce(table["user_id"], pc.binary_join_element_wise("session:", table["session_id"], ""))
+
+
+def identities(table: pa.Table) -> pa.ChunkedArray:
+    """Return whose each event is, with its id, (N,): two people may use the same event id for two events."""
+    return pc.binary_join_element_wise(owners(table), table["event_id"], "\x1f")
 
 
 def milliseconds(table: pa.Table) -> np.ndarray:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.table import Table
@@ -17,7 +16,7 @@ from recsys import checks, readers
 from recsys.catalogue import Catalogue, merge
 from recsys.checks import Verdict
 from recsys.errors import BadInput
-from recsys.events import SCHEMA, derive_event_ids, milliseconds
+from recsys.events import SCHEMA, derive_event_ids, identities, milliseconds
 from recsys.home import Home
 from recsys.log import Log
 from recsys.progress import Step, silent
@@ -203,7 +202,7 @@ def validate_events(
     began = time.perf_counter()
     intake = read_events(paths, format, columns, step, strict, time.time() if now is None else now)
     report = intake.report
-    report.known = int(Log(home.log).holds(intake.table["event_id"]).sum())
+    report.known = int(Log(home.log).holds(intake.table).sum())
     report.added = len(intake.table) - report.known
     report.seconds = time.perf_counter() - began
     return report
@@ -326,7 +325,7 @@ def _sorted_once(table: pa.Table, report: Report) -> pa.Table:
         frame = table.drop_columns(["event_id", "request_id", "timestamp"]).to_pandas().assign(timestamp=milliseconds(table))
         names[nameless] = derive_event_ids(frame[nameless])
         table = table.set_column(0, "event_id", pa.array(names, pa.string()))
-    again = pd.Series(table["event_id"].to_pandas()).duplicated().to_numpy()
+    again = identities(table).to_pandas().duplicated().to_numpy()
     report.duplicates = int(again.sum())
     return table.filter(pa.array(~again)).cast(SCHEMA)
 

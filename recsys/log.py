@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.errors import BadInput
-from recsys.events import SCHEMA
+from recsys.events import SCHEMA, identities
 from recsys.files import locked, write_beside
 
 SEGMENT_ROWS = 1_000_000
@@ -55,7 +55,7 @@ class Log:
         return found
 
     def append(self, table: pa.Table, notes: dict[str, str] | None = None) -> int:
-        """Add the events of `table` that the log does not hold yet (by event id); return how many were new.
+        """Add the events of `table` that the log does not hold yet (by person and event id); return how many were new.
 
         `notes` travel in the metadata of the last segment written, committed with its events or not at all.
         """
@@ -84,20 +84,17 @@ class Log:
                 return found
         return {}
 
-    def event_ids(self) -> set[str]:
-        """Return the id of every event in the log."""
-        return {id for path in self.segments() for id in pq.read_table(path, columns=["event_id"])["event_id"].to_pylist()}
-
-    def holds(self, ids: pa.ChunkedArray) -> np.ndarray:
-        """Say of each event id whether the log has it, (N,) bool."""
-        found = np.zeros(len(ids), bool)
+    def holds(self, table: pa.Table) -> np.ndarray:
+        """Say of each event whether the log has it, (N,) bool: the same event id of the same person."""
+        asked, found = identities(table), np.zeros(len(table), bool)
         for path in self.segments():
-            found |= pc.is_in(ids, value_set=pq.read_table(path, columns=["event_id"])["event_id"]).to_numpy()
+            known = identities(pq.read_table(path, columns=["event_id", "user_id", "session_id"]))
+            found |= pc.is_in(asked, value_set=known).to_numpy()
         return found
 
     def _without_known(self, table: pa.Table) -> pa.Table:
-        again = table["event_id"].to_pandas().duplicated().to_numpy()
-        return table.filter(pa.array(~again & ~self.holds(table["event_id"])))
+        again = identities(table).to_pandas().duplicated().to_numpy()
+        return table.filter(pa.array(~again & ~self.holds(table)))
 
     def _commit(self, part: pa.Table) -> None:
         first = len(self)

@@ -78,6 +78,8 @@ class NextItem:
     def __init__(self, candidates: Candidates, log_share: Tensor):
         self.candidates = candidates
         self.log_share = log_share
+        self.touched = torch.zeros(0, dtype=torch.int64)
+        """The rows that the last batch may move: histories, targets and negatives."""
 
     def __call__(self, towers: Towers, batch: Batch) -> Tensor:
         """Return the loss of a batch, ()."""
@@ -90,6 +92,7 @@ class NextItem:
         rows, log_q, own = (x.to(target.device) for x in self.candidates.draw(target.cpu()))
         # every item passes its tower once, so that its gradient row comes once
         needed, place = torch.unique(torch.cat([rows, *(piece.item.flatten() for piece in pieces)]), return_inverse=True)
+        self.touched = needed
         vectors = towers.items(needed)
         candidates, *histories = vectors[place].split([len(rows), *(piece.item.numel() for piece in pieces)])
         users = torch.cat(

@@ -72,6 +72,8 @@ class Registry:
         id = id or self.current()
         if id is None:
             raise ReleaseNotFound(f"there is no release in {self.folder} yet; train the first with: recsys fit --home {self.folder.parent}")
+        if id not in self.ids():
+            raise ReleaseNotFound(f"no release {id!r}; there are: {', '.join(self.ids()) or 'none'}")
         try:
             manifest = json.loads((self.folder / id / MANIFEST).read_text())
         except FileNotFoundError:

@@ -19,7 +19,7 @@ N_GAPS = len(GAP_EDGES) + 2
 
 @dataclass(frozen=True)
 class Sessions:
-    """Events in columns, sorted by owner, then time, then arrival.
+    """Events in columns, sorted by owner, then time, then event id.
 
     owners (U,) names; start (U+1,) where each owner's events begin; item (N,) vocabulary rows;
     kind (N,) event type codes; time (N,) ms; session (N,) a running number that never spans two owners;
@@ -59,7 +59,7 @@ def sessionise(table: pa.Table, vocab: Vocabulary, gap: float = SESSION_GAP) -> 
     table, codes = table.take(keep), codes[keep]
     owner, names = _owners(table)
     time = events.milliseconds(table)
-    order = np.lexsort((time, owner))  # stable: events of one moment stay in the order they came
+    order = _order(owner, time, table["event_id"])
     owner, time, codes = owner[order], time[order], codes[order]
     count = np.bincount(owner, minlength=len(names))
     return Sessions(
@@ -88,9 +88,18 @@ def gap_buckets(time: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], 1 + np.searchsorted(GAP_EDGES, seconds, side="right")]).astype(np.int8)
 
 
+def _order(owner: np.ndarray, time: np.ndarray, ids: pa.ChunkedArray) -> np.ndarray:
+    """Sort by owner and time; events of one moment by their ids, as the profiles in Redis have them."""
+    order = np.lexsort((time, owner))
+    same = (np.diff(owner[order]) == 0) & (np.diff(time[order]) == 0)
+    tied = order[np.append(same, False) | np.insert(same, 0, False)] if len(order) else order
+    rank = np.zeros(len(order), np.int64)
+    rank[tied] = pc.rank(ids.take(tied), "ascending", tiebreaker="dense").to_numpy() if len(tied) else 0
+    return np.lexsort((rank, time, owner))
+
+
 def _owners(table: pa.Table) -> tuple[np.ndarray, list[str]]:
-    anonymous = pc.binary_join_element_wise("session:", table["session_id"], "")
-    column = pc.coalesce(table["user_id"], anonymous).combine_chunks().dictionary_encode()
+    column = events.owners(table).combine_chunks().dictionary_encode()
     return column.indices.to_numpy().astype(np.int64), column.dictionary.to_pylist()
 
 
@@ -113,13 +122,20 @@ def _session_numbers(owner: np.ndarray, time: np.ndarray, given: np.ndarray, gap
 class Histories:
     """What people did before some moment, oldest first, one after the other: person b owns start[b]:start[b + 1].
 
-    item (N,) vocabulary rows, kind (N,) event type codes, gap (N,) buckets since the event before.
+    item (N,) vocabulary rows, kind (N,) event type codes, time (N,) ms.
     """
 
     start: np.ndarray
     item: np.ndarray
     kind: np.ndarray
-    gap: np.ndarray
+    time: np.ndarray
+
+    @property
+    def gap(self) -> np.ndarray:
+        """How long before each event the last one of the same person was, (N,) buckets."""
+        gap = gap_buckets(self.time)
+        gap[self.start[:-1][np.diff(self.start) > 0]] = 0
+        return gap
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -127,7 +143,7 @@ class Histories:
     def __getitem__(self, part: slice) -> "Histories":
         first, last, _ = part.indices(len(self))
         inside = slice(self.start[first], self.start[last])
-        return Histories(self.start[first : last + 1] - self.start[first], self.item[inside], self.kind[inside], self.gap[inside])
+        return Histories(self.start[first : last + 1] - self.start[first], self.item[inside], self.kind[inside], self.time[inside])
 
     def padded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return item, kind, gap as (B, L) int64 filled up with 0 on the right, and the lengths (B,)."""
@@ -151,16 +167,10 @@ def histories(sessions: Sessions, at: np.ndarray, limit: int) -> Histories:
     begin = np.maximum(known[first], known[at] - limit)
     take = np.flatnonzero(sessions.item > 0)[ranges(begin, known[at])]
     start = np.concatenate([[0], np.cumsum(known[at] - begin)])
-    return Histories(start, sessions.item[take], sessions.kind[take], _gaps(sessions.time[take], start))
+    return Histories(start, sessions.item[take], sessions.kind[take], sessions.time[take])
 
 
 def ranges(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return begin[0]..end[0]-1, begin[1]..end[1]-1, ... in one array."""
     length = end - begin
     return np.arange(length.sum()) + np.repeat(begin - np.concatenate([[0], np.cumsum(length)[:-1]]), length)
-
-
-def _gaps(time: np.ndarray, start: np.ndarray) -> np.ndarray:
-    gap = gap_buckets(time)
-    gap[start[:-1][np.diff(start) > 0]] = 0
-    return gap

@@ -54,7 +54,7 @@ class Training(_Section):
     batch_size: int = Field(128, ge=1, description="histories in one step")
     lr: float = Field(2e-3, gt=0, description="highest learning rate; it decays to a tenth")
     negatives: int = Field(2048, ge=0, description="uniform negatives in a step, beside the batch's own targets")
-    full_softmax_below: int = Field(0, ge=0, description="catalogues smaller than this need no sampling")
+    full_softmax_below: int = Field(0, ge=0, description="catalogues up to this size are compared whole, as are those up to `negatives`")
     count_half_life: float = Field(3.0, gt=0, description="days after which a view counts half in item popularity")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
     threads: int = Field(1, ge=1, description="CPU threads to train with; more help only where cores are idle")

@@ -31,6 +31,7 @@ OLDEST = (6, 2)
 """Every command we send exists since Redis 6.2."""
 
 SOCKET_PATH_BYTES = 100
+SOCKET_FOLDER = "recsys-"
 """A unix socket's path may be 107 bytes on Linux and 103 on macOS; ours is shorter, however long the home is."""
 
 _log = logging.getLogger("recsys.redis")
@@ -139,8 +140,8 @@ class EmbeddedRedis:
 
     def _launch(self, deadline: float) -> None:
         before = self._read_about()
-        if "socket" in before:
-            shutil.rmtree(Path(before["socket"]).parent, ignore_errors=True)
+        if "socket" in before and (folder := Path(before["socket"]).parent).name.startswith(SOCKET_FOLDER):
+            shutil.rmtree(folder, ignore_errors=True)
         binary = self._choose(before.get("binary"))
         self.socket = _socket_folder() / "redis.sock"
         self._closing.clear()
@@ -156,8 +157,9 @@ class EmbeddedRedis:
             time.sleep(0.002)
 
     def _choose(self, before: str | None) -> Path:
-        """Pick a server binary: the one that wrote this folder if it still stands, for an older one may not read its files."""
-        for path in [self.binary] if self.binary else [*([Path(before)] if before else []), *binaries()]:
+        """Pick a server binary of this machine: the one that wrote this folder if it is one, for an older one may not read its files."""
+        known = [self.binary] if self.binary else sorted(binaries(), key=lambda path: str(path) != before)  # stable
+        for path in known:
             version = _version(path)
             if version is None or version < OLDEST:
                 continue
@@ -276,7 +278,7 @@ def _socket_folder() -> Path:
     """Make a folder that only this user may enter, with a path short enough for a socket in it."""
     for base in (tempfile.gettempdir(), "/tmp"):
         if len(os.fsencode(f"{base}/recsys-12345678/redis.sock")) <= SOCKET_PATH_BYTES:
-            return Path(tempfile.mkdtemp(prefix="recsys-", dir=base))
+            return Path(tempfile.mkdtemp(prefix=SOCKET_FOLDER, dir=base))
     raise RedisNotRunning("no folder for a unix socket: TMPDIR is too long and there is no /tmp")
 
 

@@ -13,7 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from recsys.events import HISTORY, milliseconds
+from recsys.events import HISTORY, milliseconds, owners
 from recsys.home import Home
 from recsys.log import SEGMENT_ROWS, Log, Position
 from recsys.progress import Step, silent
@@ -75,7 +75,7 @@ def _newest(log: Log) -> int:
 
 def _lately(table: pa.Table, since: int, limit: int) -> pa.Table:
     """Return each owner's newest `limit` history events that happened from `since` on, by owner, then oldest first."""
-    owner = pc.coalesce(table["user_id"], pc.binary_join_element_wise("session:", table["session_id"], ""))
+    owner = owners(table)
     wanted = pc.is_in(table["event_type"], value_set=pa.array(sorted(HISTORY)))
     recent = pa.chunked_array([pa.array(milliseconds(table) >= since)])
     table = table.append_column("owner", owner).filter(pc.and_(wanted, recent))

@@ -151,8 +151,8 @@ def test_towers_that_number_items_otherwise_are_refused():
 
 
 def test_newest_keeps_the_end_of_each_history_and_only_known_items():
-    past = Histories(np.array([0, 4, 4, 6]), np.array([1, 9, 2, 3, 9, 4]), np.ones(6, np.int8), np.array([0, 2, 3, 4, 0, 5], np.int8))
+    past = Histories(np.array([0, 4, 4, 6]), np.array([1, 9, 2, 3, 9, 4]), np.ones(6, np.int8), 1000 * np.array([0, 20, 90, 90, 5, 9]))
     kept = newest(past, 2, 5)
     assert kept.start.tolist() == [0, 2, 2, 3]
     assert kept.item.tolist() == [2, 3, 4]
-    assert kept.gap.tolist() == [0, 4, 0]
+    assert kept.gap.tolist() == [0, 1, 0]

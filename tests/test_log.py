@@ -57,8 +57,14 @@ def test_an_event_is_written_once_whether_doubled_inside_or_known_before(log: Lo
 def test_holds_says_which_ids_are_known(log: Log) -> None:
     log.append(events(("a", 1)))
     log.append(events(("b", 2)))
-    assert log.holds(pa.chunked_array([["b", "x"], ["a"]])).tolist() == [True, False, True]
-    assert log.event_ids() == {"a", "b"}
+    assert log.holds(events(("b", 7), ("x", 8), ("a", 9))).tolist() == [True, False, True]
+
+
+def test_two_people_may_use_the_same_event_id(log: Log) -> None:
+    ann, bob = events(("e-1", 1)), events(("e-1", 2))
+    bob = bob.set_column(bob.schema.get_field_index("user_id"), "user_id", pa.array(["bob"]))
+    assert log.append(pa.concat_tables([ann, bob])) == 2
+    assert log.append(bob) == 0
 
 
 def test_old_segments_stay_bit_for_bit(log: Log) -> None:

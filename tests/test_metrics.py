@@ -24,7 +24,7 @@ def test_the_unknown_item_is_never_found():
 
 def test_a_method_that_says_the_same_of_everything_or_nan_gains_nothing():
     scores = np.array([[0, 1, 1, 1], [0, NAN, 2, 3], [0, 5, NAN, 3], [0, -INF, -INF, 1]], np.float32)
-    assert metrics.ranks(scores, np.array([2, 1, 1, 1])).tolist() == [3, 3, 2, 3]
+    assert metrics.ranks(scores, np.array([2, 1, 1, 1])).tolist() == [3, metrics.MISS, 2, metrics.MISS]
 
 
 def test_ranks_agree_with_a_slow_obvious_loop():

@@ -25,7 +25,7 @@ def timelines(*rows: tuple[str, int, list[int]], kind: int = 1) -> Sessions:
 def histories(*items: list[int]) -> Histories:
     flat = np.array([item for one in items for item in one], np.int32)
     return Histories(
-        np.concatenate([[0], np.cumsum([len(one) for one in items])]), flat, np.ones(len(flat), np.int8), np.zeros(len(flat), np.int8)
+        np.concatenate([[0], np.cumsum([len(one) for one in items])]), flat, np.ones(len(flat), np.int8), np.zeros(len(flat), np.int64)
     )
 
 

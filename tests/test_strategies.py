@@ -1,5 +1,6 @@
 import copy
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from recsys.batches import Examples, batch
 from recsys.errors import BadInput
 from recsys.losses import Candidates, NextItem
-from recsys.settings import Model
+from recsys.settings import Model, load_settings
 from recsys.towers import Towers
 from training.memory import Memory
 from training.strategies import STRATEGIES, parse
@@ -30,7 +31,7 @@ def world(memory: bool = True):
     past = Memory.empty(10).add(lessons.remembered(), [7]) if memory else Memory.empty(10)
     task = NextItem(Candidates(torch.ones(6), 100, 0, seed=0), torch.zeros(2, 6))
     anchor = copy.deepcopy(towers).requires_grad_(False)
-    return towers, Update(anchor, 6, past, task, np.random.default_rng(0)), lessons
+    return towers, Update(anchor, past, task, np.random.default_rng(0)), lessons
 
 
 def test_the_contract_runs_over_every_strategy():
@@ -60,6 +61,7 @@ def test_what_travels_in_a_release_brings_the_same_penalties_back(expression):
     first, second = parse(expression), parse(expression)
     first.finish(towers, lessons, update)
     second.load(first.state())
+    update.objective(towers, batch(lessons))
     with torch.no_grad():
         for parameter in towers.parameters():
             parameter += 0.1
@@ -134,20 +136,26 @@ def test_the_penalty_is_half_the_strength_times_fisher_times_the_squared_way():
     strategy.fisher = {"log_scale": torch.tensor(2.0), "items.ids.weight": torch.full((6, 8), 0.5)}
     with torch.no_grad():
         towers.log_scale += 3
-        towers.items.ids.weight[1] += 1  # in the batch
+        towers.items.ids.weight[1] += 1
+    update.objective.touched = torch.tensor([1, 3])
     term = strategy.penalties(towers, batch(lessons), update)["ewc"]
     assert term.item() == pytest.approx(6 / 2 * (2 * 9 + 8 * 0.5 * 1))
 
 
-def test_the_penalty_pulls_back_only_rows_that_the_batch_meets():
+def test_the_penalty_pulls_back_exactly_the_rows_that_the_step_moves():
     towers, update, lessons = world()
+    update.objective = NextItem(Candidates(torch.ones(6), 1, 0, seed=0), torch.zeros(2, 6))
+    made = batch(lessons.take(np.array([0])))
+    update.objective(towers, made).backward()
+    moved = towers.items.ids.weight.grad.coalesce().indices()[0].tolist()
+    assert {1, 2, 3} < set(moved) < {0, 1, 2, 3, 4, 5}  # the batch's items and a negative
+    towers.zero_grad()
     strategy = EWC(strength=1.0)
     strategy.fisher = {"items.ids.weight": torch.ones(6, 8)}
     with torch.no_grad():
         towers.items.ids.weight += 1
-    strategy.penalties(towers, batch(lessons.take(np.array([0]))), update)["ewc"].backward()
-    rows = towers.items.ids.weight.grad.coalesce().indices()[0].tolist()
-    assert rows == [1, 2, 3]  # the other person's items stay out
+    strategy.penalties(towers, made, update)["ewc"].backward()
+    assert towers.items.ids.weight.grad.coalesce().indices()[0].tolist() == moved
 
 
 def test_fishers_accumulate_online_and_survive_new_rows():
@@ -175,3 +183,10 @@ def test_memory_is_a_uniform_sample_whatever_the_pieces():
         kept[memory.examples.item[::2]] += 1
     assert abs(kept[:30].mean() / 300 - 0.25) < 0.02
     assert abs(kept[30:].mean() / 300 - 0.25) < 0.03
+
+
+def test_every_config_names_a_strategy_that_can_be_built():
+    configs = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+    assert len(configs) == 5
+    for config in configs:
+        assert parse(load_settings(config, environ={}).update.strategy).parts

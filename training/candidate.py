@@ -65,11 +65,6 @@ class Candidate:
         """What each row's score starts from, whoever asks: its current popularity, weighed as the towers learned to, (n + 1,)."""
         return self.towers.popularity.item() / self.towers.scale().item() * self.counts.log_share()
 
-    @property
-    def popularity(self) -> np.ndarray:
-        """How often each row was met, older events counting less, (n + 1,)."""
-        return self.counts.count
-
     def write(self, folder: Path) -> dict[str, Any]:
         """Write every file of a release into `folder`; return what its manifest must say about them."""
         save_file(self.towers.state_dict(), folder / "towers.safetensors")

@@ -35,21 +35,22 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
     torch.manual_seed(seed)
     vocab = Vocabulary(items_in(events))
     sessions = sessionise(events, vocab, settings.data.session_gap)
-    counts, moment, shares = (
-        ItemCounts.none(settings.training.count_half_life).grow(len(vocab)).stream(sessions.item, sessions.time, MOMENTS)
-    )
+    liked, moment = sessions.positive, np.zeros(len(sessions), np.int16)
+    none = ItemCounts.none(settings.training.count_half_life).grow(len(vocab))
+    counts, moment[liked], shares = none.stream(sessions.item[liked], sessions.time[liked], MOMENTS)
     lessons = examples(sessions, np.ones(len(sessions), bool), settings.data.history, moment)
     if not len(lessons):
         raise BadInput(f"nothing to learn in {len(events)} events: at least one person needs two positive events; import more of the log")
     towers = Towers(settings.model, item_features(vocab.ids, catalogue, settings.model.features), settings.data.history)
     memory = Memory.empty(settings.update.memory)
-    update = Update(None, 0, memory, objective(shares, lessons, memory, settings, seed), np.random.default_rng(seed))
+    update = Update(None, memory, objective(shares, lessons, memory, settings, seed), np.random.default_rng(seed))
     strategy = parse(settings.update.strategy)
     if trained is None:
         batches = Batches(lessons, settings.training.batch_size, seed)
         learn(towers, batches, settings.training.epochs, settings.training.lr, strategy, update, settings.training, step)
     else:
         towers.load_state_dict(trained.state_dict())
+    update.objective = objective(shares, lessons, memory, settings, seed)  # anew: what is measured must not depend on the steps taken
     strategy.finish(towers, lessons, update)
     return Candidate(
         settings=settings,

@@ -1,10 +1,13 @@
 """From the log to a live release: what `recsys fit` and `recsys update` run."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from recsys.catalogue import Catalogue as Items
 from recsys.errors import BadInput
@@ -29,7 +32,8 @@ def fit_and_publish(home: Home, settings: Settings, until: int | None = None, st
     if not len(events):
         limit = f" before {day(until)}" if until is not None else ""
         raise BadInput(f"the log of {home.path} holds no events{limit}; add some with: recsys import FILE --home {home.path}")
-    candidate = fit(events, settings, Items(home.items).items(), step).at(position, None)
+    with _threads(settings):
+        candidate = fit(events, settings, Items(home.items).items(), step).at(position, None)
     return _publish(candidate, registry, parent, "first fit" if parent is None else "full retrain", began, step)
 
 
@@ -46,7 +50,8 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
     if not pc.any(pc.is_in(new["event_type"], value_set=pa.array(sorted(HISTORY)))).as_py():
         return None
     parent = Candidate.load(live, settings)
-    candidate = update(parent, new, context(log, live.position, new), parent.settings, Items(home.items).items(), step)
+    with _threads(settings):
+        candidate = update(parent, new, context(log, live.position, new), parent.settings, Items(home.items).items(), step)
     return _publish(candidate.at(position, live), registry, live.id, "new events", began, step)
 
 
@@ -58,6 +63,17 @@ def context(log: Log, before: Position, new: pa.Table) -> pa.Table:
 def day(ms: int) -> str:
     """Write a time in ms the way --until takes it."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
+@contextmanager
+def _threads(settings: Settings) -> Iterator[None]:
+    """Train with as many threads as the settings say: pools that fight over the cores cost more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.training.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _forward(live: Release, wanted: Position) -> Position:

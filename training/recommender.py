@@ -84,9 +84,10 @@ class Recommender:
             unknown = past.start[number] == past.start[number + 1]
             scores = bias if unknown else vectors @ people[number] + bias
             mine = slice(sessions.start[number], sessions.start[number + 1])
-            hidden = exclude_seen | ~sessions.positive[mine]
+            last_word = dict(zip(sessions.item[mine].tolist(), sessions.positive[mine].tolist(), strict=True))
+            hidden = [row for row, liked in last_word.items() if exclude_seen or not liked]
             scores = np.array(scores, np.float64)
-            scores[sessions.item[mine][hidden]] = -np.inf
+            scores[hidden] = -np.inf
             scores[0] = -np.inf
             parts.append(_listed(candidate, scores, k).assign(user_id=user))
         return pd.concat(parts, ignore_index=True)[["user_id", "item_id", "score", "rank"]] if parts else _NOTHING.copy()

@@ -36,7 +36,8 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     is_new = sessions.place >= len(past)
     moment = np.zeros(len(sessions), np.int16)
     known = parent.counts.grow(len(vocab))
-    counts, moment[is_new], shares = known.stream(sessions.item[is_new], sessions.time[is_new], MOMENTS)
+    liked = is_new & sessions.positive
+    counts, moment[liked], shares = known.stream(sessions.item[liked], sessions.time[liked], MOMENTS)
     lessons = examples(sessions, is_new, settings.data.history, moment)
 
     features = [
@@ -53,10 +54,11 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     strategy.load(parent.strategy_state)
     anchor = copy.deepcopy(towers).requires_grad_(False).eval()
     task = objective(shares, lessons, parent.memory, settings, seed)
-    this = Update(anchor, len(parent.vocab), parent.memory, task, np.random.default_rng(seed))
+    this = Update(anchor, parent.memory, task, np.random.default_rng(seed))
     strategy.prepare(towers, this)
     batches = Batches(lessons, settings.training.batch_size, seed)
     learn(towers, batches, settings.update.epochs, settings.update.lr, strategy, this, settings.training, step)
+    this.objective = objective(shares, lessons, parent.memory, settings, seed)
     strategy.finish(towers, lessons, this)
 
     return replace(

@@ -15,12 +15,11 @@ from training.memory import Memory
 class Update:
     """One update, as every phase sees it.
 
-    parent: the towers it starts from, frozen, with rows for the new items; None in a first fit. known: how many rows
-    the parent itself knew. memory: what was learned before. objective: the task loss. rng: the only source of chance.
+    parent: the towers it starts from, frozen, with rows for the new items; None in a first fit. memory: what was learned
+    before. objective: the task loss. rng: the only source of chance.
     """
 
     parent: Towers | None
-    known: int
     memory: Memory
     objective: NextItem
     rng: np.random.Generator

@@ -29,9 +29,9 @@ class EWC(Strategy):
         self.fisher: dict[str, Tensor] = {}
 
     def penalties(self, towers: Towers, batch: Batch, update: Update) -> dict[str, Tensor]:
-        """Return the spring's energy: of every dense weight, and of the table rows that this batch may move.
+        """Return the spring's energy: of every dense weight, and of the table rows that this step may move.
 
-        A row that no batch touches stays at its anchor, so its energy is 0 and its gradient need not exist.
+        Those are the rows of the histories, of the targets and of the negatives. Any other row stays where it is in this step.
         """
         if not self.fisher or update.parent is None:
             return {}
@@ -40,7 +40,7 @@ class EWC(Strategy):
         for name, weight in towers.dense().items():
             if name in self.fisher:
                 energy = energy + (self.fisher[name].to(weight) * (weight - anchors[name]) ** 2).sum()
-        rows = torch.unique(torch.cat([batch.item.flatten(), batch.target[batch.weight > 0]]))
+        rows = update.objective.touched
         touched = {"items.ids.weight": rows, "items.content.weight": _buckets(towers, rows)}
         for name, table in towers.tables().items():
             known = touched[name][touched[name] < len(self.fisher.get(name, ()))]
