@@ -7,6 +7,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from eval.timeline import Queries, Window
+from recsys.events import IS_POSITIVE
 from recsys.neighbours import Neighbours
 from recsys.sessions import Sessions, sessionise
 from recsys.settings import Settings
@@ -102,11 +103,12 @@ class ALS:
     def scores(self, queries: Queries) -> np.ndarray:
         start = queries.histories.start
         person = np.repeat(np.arange(len(queries)), np.diff(start))
-        liked = self._matrix(person, queries.histories.item, (len(queries), queries.n_items))
+        positive = IS_POSITIVE[queries.histories.kind]
+        liked = self._matrix(person[positive], queries.histories.item[positive], (len(queries), queries.n_items))
         with threadpool_limits(1, "blas"):
             people = self.model.recalculate_user(np.arange(len(queries)), liked)
             scores = people @ self.model.item_factors.T
-        scores[np.diff(start) == 0] = self.popular.share()
+        scores[np.diff(liked.indptr) == 0] = self.popular.share()
         return scores
 
     def _partial_fit(self, liked: sparse.csr_matrix, people: np.ndarray, items: np.ndarray) -> None:

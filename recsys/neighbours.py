@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from recsys.events import IS_POSITIVE
 from recsys.sessions import Histories, Sessions, ranges
 
 DAY = 86_400_000.0
@@ -100,7 +101,7 @@ class Neighbours:
         query = np.repeat(np.arange(len(histories)), length)
         back = np.repeat(histories.start[1:], length) - 1 - place
         item = histories.item[place]
-        known = item < len(self._posting) - 1
+        known = (item < len(self._posting) - 1) & IS_POSITIVE[histories.kind[place]]
         query, back, item = query[known], back[known], item[known]
 
         end = self._posting[item + 1]

@@ -8,6 +8,7 @@ import pytest
 
 from recsys import Recommender
 from recsys.errors import BadInput, RecsysError, ReleaseNotFound
+from recsys.events import POSITIVE
 from recsys.home import Home
 from recsys.log import Log
 from recsys.registry import Registry
