@@ -1,6 +1,5 @@
 """What every method must be compared with: popular items, nearest sessions, matrix factorisation. No torch here."""
 
-
 import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
 from scipy import sparse
