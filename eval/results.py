@@ -82,11 +82,14 @@ class Results:
         write_atomically(path, json.dumps(self.as_dict(), indent=1) + "\n")
 
     def table(self) -> Table:
-        """Return the means as a table for the terminal, quality in per cent; the best of each column is bold."""
+        """Return the means as a table for the terminal, quality in per cent; the best of each column is bold.
+
+        Of several lengths of list only the longest is shown, for a terminal is narrow; the JSON has all.
+        """
         targets = sum(window["targets"] for window in self.windows)
         table = Table(title=f"{self.protocol}: mean of {len(self.windows)} windows, {targets:,} targets, quality in %")
         means = {name: self.mean(name) for name in self.methods}
-        quality = [figure for figure in next(iter(means.values()), {}) if "@" in figure]
+        quality = [figure for figure in next(iter(means.values()), {}) if figure.endswith(f"@{max(self.settings['ks'])}")]
         for heading in ("method", *quality, "learn s", "answer s"):
             table.add_column(heading, justify="left" if heading == "method" else "right")
         best = {figure: max(mean[figure] for mean in means.values()) for figure in quality}

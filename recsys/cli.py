@@ -99,8 +99,8 @@ def data_get(
 @app.command()
 def simulate(
     home: _HomeOption = HOME,
-    users: Annotated[int, typer.Option(help="How many people.")] = 1000,
-    items: Annotated[int, typer.Option(help="How many films, by the end.")] = 500,
+    users: Annotated[int, typer.Option(help="How many people at the opening; more join every week.")] = 1000,
+    items: Annotated[int, typer.Option(help="How many films at the opening; 2% more come every week.")] = 500,
     days: Annotated[float, typer.Option(help="How many days of log.")] = 60,
     seed: Annotated[int, typer.Option(help="The same seed writes the same log.")] = 0,
     json: _JsonOption = False,

@@ -88,9 +88,9 @@ class _Demo:
             self.recsys("data", "get", "movielens-latest-small")
             return "movielens-latest-small"
         except DemoFailed:
-            self.say.print("[yellow]offline: MovieLens cannot be downloaded, so the demo runs on a simulated log[/yellow]")
+            self.say.print("[yellow]offline, so the demo runs on a simulated log instead[/yellow]")
         self.step("Simulate what a streaming app's log would hold")
-        self.recsys("simulate", "--users", "3000", "--items", "1500", "--days", "105")
+        self.recsys("simulate", "--users", "400", "--items", "300", "--days", "105")
         return "simulated"
 
     def windows(self) -> tuple[timedelta, datetime]:

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -71,9 +72,12 @@ class Registry:
         """Return a release, the live one by default."""
         id = id or self.current()
         if id is None:
-            raise ReleaseNotFound(f"there is no release in {self.folder} yet; train the first with: recsys fit --home {self.folder.parent}")
-        if id not in self.ids():
-            raise ReleaseNotFound(f"no release {id!r}; there are: {', '.join(self.ids()) or 'none'}")
+            raise ReleaseNotFound(
+                f"there is no release in {self.folder} yet; train the first with: recsys fit --home {shlex.quote(str(self.folder.parent))}"
+            )
+        if id not in (ids := self.ids()):
+            way = f"make one of them live with: recsys rollback {ids[-1]}" if ids else "train one with: recsys fit"
+            raise ReleaseNotFound(f"no release {id!r}; there are: {', '.join(ids) or 'none'}; {way}")
         try:
             manifest = json.loads((self.folder / id / MANIFEST).read_text())
         except FileNotFoundError:

@@ -38,6 +38,9 @@ MAX_HISTORY = 200
 FUTURE = 5 * 60.0
 """Seconds that a client's clock may be ahead of ours."""
 
+OLDEST = 631_152_000
+"""1990: an older timestamp is a mistake, in an import too."""
+
 READ_BUDGET = 0.25
 """Seconds that a recommendation waits for the profile before it answers without."""
 
@@ -74,7 +77,12 @@ UserId = Annotated[Id, AfterValidator(_not_a_session)]
 EventType = Annotated[str, AfterValidator(_event_type), Field(json_schema_extra={"enum": list(EVENT_TYPES)})]
 Seconds = Annotated[
     float,
-    Field(ge=0, allow_inf_nan=False, description="seconds since 1970, UTC; at most 5 minutes in the future", examples=[1_760_000_000.5]),
+    Field(
+        ge=OLDEST,
+        allow_inf_nan=False,
+        description="seconds since 1970, UTC; from 1990 on, at most 5 minutes in the future",
+        examples=[1_760_000_000.5],
+    ),
     AfterValidator(_not_in_the_future),
 ]
 Share = Annotated[float, Field(ge=0, le=1, description="a rating as a share of its scale, or the share that was watched")]

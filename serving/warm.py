@@ -8,7 +8,6 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -41,10 +40,9 @@ def warm(url: str, home: Home, settings: Settings, step: Step = silent) -> int:
     with redis.Redis.from_url(url, socket_timeout=10.0, socket_connect_timeout=0.5, retry=Retry(NoBackoff(), 1)) as client:
         key, end = f"{{{serving.tenant}}}:warm", len(log)
         first = begin = _warmed(client.get(key), log, serving)
-        since = _newest(log) - int(serving.profile_days * 86_400_000) if begin < end else 0
         while first < end:
             behind = min(first + SEGMENT_ROWS, end)
-            table = _lately(log.read(Position(first), Position(behind), COLUMNS), since, serving.profile_events)
+            table = _lately(log.read(Position(first), Position(behind), COLUMNS), serving.profile_events)
             done = 0
             for people in _people(table):
                 loaded += _load(client, people, serving)
@@ -58,9 +56,7 @@ def warm(url: str, home: Home, settings: Settings, step: Step = silent) -> int:
 def _mark(log: Log, offset: int, serving: Serving) -> bytes:
     """Say that a log was read up to an offset: which log, where it ends there, and what was taken from it."""
     last = log.read(Position(offset - 1), Position(offset), ["event_id"])["event_id"].to_pylist()
-    return orjson.dumps(
-        {"log": str(log.folder), "offset": offset, "last": last, "events": serving.profile_events, "days": serving.profile_days}
-    )
+    return orjson.dumps({"log": str(log.folder), "offset": offset, "last": last, "events": serving.profile_events})
 
 
 def _warmed(mark: bytes | None, log: Log, serving: Serving) -> int:
@@ -69,16 +65,11 @@ def _warmed(mark: bytes | None, log: Log, serving: Serving) -> int:
     return offset if mark == _mark(log, offset, serving) else 0
 
 
-def _newest(log: Log) -> int:
-    return max(int(milliseconds(pq.read_table(path, columns=["timestamp"])).max()) for path in log.segments())
-
-
-def _lately(table: pa.Table, since: int, limit: int) -> pa.Table:
-    """Return each owner's newest `limit` history events that happened from `since` on, by owner, then oldest first."""
+def _lately(table: pa.Table, limit: int) -> pa.Table:
+    """Return each owner's newest `limit` history events, by owner, then oldest first."""
     owner = owners(table)
     wanted = pc.is_in(table["event_type"], value_set=pa.array(sorted(HISTORY)))
-    recent = pa.chunked_array([pa.array(milliseconds(table) >= since)])
-    table = table.append_column("owner", owner).filter(pc.and_(wanted, recent))
+    table = table.append_column("owner", owner).filter(wanted)
     table = table.sort_by([(name, "ascending") for name in ("owner", "timestamp", "event_id")])
     _, count = np.unique(table["owner"].combine_chunks().dictionary_encode().indices.to_numpy(), return_counts=True)
     from_the_end = np.repeat(np.cumsum(count), count) - np.arange(len(table))

@@ -147,7 +147,7 @@ REFUSED = [
     ({"item_id": "x" * 257}, "item_id: string should have at most 256 characters"),
     ({"item_id": 7}, "item_id: input should be a valid string; got 7"),
     ({"value": 1.5}, "value: input should be less than or equal to 1; got 1.5"),
-    ({"timestamp": -1}, "timestamp: input should be greater than or equal to 0; got -1"),
+    ({"timestamp": -1}, "timestamp: input should be greater than or equal to 631152000; got -1"),
     ({"timestamp": "yesterday"}, "timestamp: input should be a valid number; got 'yesterday'"),
     ({"timestamp": time.time() + 400}, "in the future, at most 300 are allowed"),
     ({"timestamp": time.time() * 1000}, "timestamps are in seconds, this looks like milliseconds"),

@@ -1,5 +1,6 @@
 """From the log to a live release: what `recsys fit` and `recsys update` run."""
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,18 +21,22 @@ from recsys.sessions import of_the_same_people
 from recsys.settings import Settings
 from training.candidate import Candidate
 from training.fit import fit
+from training.strategies import parse
 from training.update import update
 
 
 def fit_and_publish(home: Home, settings: Settings, until: int | None = None, step: Step = silent) -> Release:
     """Train from scratch on the whole log (events before `until`, ms) and make the result live."""
     began = time.monotonic()
+    parse(settings.update.strategy)
     registry, log = Registry(home.releases), Log(home.log)
     parent, position = registry.current(), Position(len(log), until)
     events = log.read(upto=position)
     if not len(events):
         limit = f" before {day(until)}" if until is not None else ""
-        raise BadInput(f"the log of {home.path} holds no events{limit}; add some with: recsys import FILE --home {home.path}")
+        raise BadInput(
+            f"the log of {home.path} holds no events{limit}; add some with: recsys import FILE --home {shlex.quote(str(home.path))}"
+        )
     with _threads(settings):
         candidate = fit(events, settings, Items(home.items).items(), step).at(position, None)
     return _publish(candidate, registry, parent, "first fit" if parent is None else "full retrain", began, step)
@@ -43,6 +48,7 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
     Until the new release is published nothing but a draft folder is written, so an interrupted update can be run again.
     """
     began = time.monotonic()
+    parse(settings.update.strategy)
     registry, log = Registry(home.releases), Log(home.log)
     live = registry.open()
     position = _forward(live, Position(len(log), until))
