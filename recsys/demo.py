@@ -85,10 +85,10 @@ class _Demo:
             return "movietweetings"
         self.step("Download MovieLens latest-small (1 MB), and import it")
         try:
-            self.recsys("data", "get", "movielens-latest-small")
+            self.recsys("data", "get", "movielens-latest-small", complain=False)
             return "movielens-latest-small"
         except DemoFailed:
-            self.say.print("[yellow]offline, so the demo runs on a simulated log instead[/yellow]")
+            self.say.print("[yellow]no network to download it from: the demo runs on a simulated log instead[/yellow]")
         self.step("Simulate what a streaming app's log would hold")
         self.recsys("simulate", "--users", "400", "--items", "300", "--days", "105")
         return "simulated"
@@ -156,13 +156,15 @@ class _Demo:
     def step(self, what: str) -> None:
         self.say.print(f"\n[bold cyan]{what}[/bold cyan]", soft_wrap=True)
 
-    def recsys(self, *words: str) -> None:
-        """Show a command and run it."""
+    def recsys(self, *words: str, complain: bool = True) -> None:
+        """Show a command and run it; without `complain` its own error is not shown."""
         command = [*words, "--home", str(self.home.path)]
         self.say.print(f"[dim]$ recsys {shlex.join(command)}[/dim]", soft_wrap=True, highlight=False)
         started = time.monotonic()
         where = subprocess.DEVNULL if self.say.quiet else None
-        done = subprocess.run([sys.executable, "-m", "recsys.cli", *command], stdout=where, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "recsys.cli", *command], stdout=where, stderr=None if complain else subprocess.DEVNULL, check=False
+        )
         self.seconds[words[0]] = round(self.seconds.get(words[0], 0) + time.monotonic() - started, 1)
         if done.returncode:
             raise DemoFailed(f"recsys {shlex.join(command)} ended with exit code {done.returncode}")

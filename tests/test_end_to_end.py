@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from recsys.demo import DemoFailed, _Demo
+
 ROOT = Path(__file__).parents[1]
 TINY = """
 model = {dim = 16, blocks = 1}
@@ -96,6 +98,21 @@ def test_from_a_tap_to_the_next_release(home, api):
         assert time.monotonic() < deadline + 20, "the server did not follow the rollback"
         time.sleep(0.05)
     assert [release["id"] for release in recsys(home, "releases")["releases"]] == ["000001", "000002"]
+
+
+def test_without_a_network_the_demo_simulates_and_says_so_in_one_line(tmp_path, monkeypatch, capsys):
+    typed = []
+
+    def offline(self, *words, complain=True):
+        typed.append((words[0], complain))
+        if words[0] == "data":
+            raise DemoFailed("no network")
+
+    monkeypatch.setattr(_Demo, "recsys", offline)
+    monkeypatch.delenv("RECSYS_DATA", raising=False)
+    assert _Demo(tmp_path / "demo", quiet=False).import_log() == "simulated"
+    assert typed == [("data", False), ("simulate", True)]
+    assert [line for line in capsys.readouterr().out.splitlines() if "simulated log instead" in line]
 
 
 def test_the_demo_refuses_a_folder_that_is_not_its_own(tmp_path):
