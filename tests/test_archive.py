@@ -16,19 +16,6 @@ from serving.embedded import EmbeddedRedis
 from serving.profiles import PARTITIONS, Event, Profiles, connect, stream_key
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with EmbeddedRedis(tmp_path_factory.mktemp("redis"), "everysec") as server:
-        yield server
-
-
-@pytest.fixture
-def store(server):
-    store = redis.Redis.from_url(server.url)
-    store.flushall()
-    return store
-
-
 def send(server: EmbeddedRedis, *batch: Event) -> None:
     asyncio.run(_send_as(server, "t", *batch))
 

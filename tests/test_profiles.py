@@ -12,19 +12,6 @@ from serving.embedded import EmbeddedRedis
 from serving.profiles import PARTITIONS, Event, Profiles, StreamFull, connect, profile_keys, stream_key
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with EmbeddedRedis(tmp_path_factory.mktemp("redis"), "everysec") as server:
-        yield server
-
-
-@pytest.fixture
-def store(server):
-    store = redis.Redis.from_url(server.url)
-    store.flushall()
-    return store
-
-
 def with_profiles(server: EmbeddedRedis, use: Callable[[Profiles], Awaitable[Any]], **options: Any) -> Any:
     async def main() -> Any:
         client = connect(server.url)

@@ -28,19 +28,6 @@ DAY = 86_400_000
 TENANT = Settings().serving.tenant
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with EmbeddedRedis(tmp_path_factory.mktemp("redis"), "everysec") as server:
-        yield server
-
-
-@pytest.fixture
-def store(server):
-    store = redis.Redis.from_url(server.url)
-    store.flushall()
-    return store
-
-
 @pytest.fixture
 def home(tmp_path):
     return Home(tmp_path / "home")
