@@ -355,11 +355,8 @@ def _intake(
 
     names = _pairs(columns)
     with bar(json) as step:
-        if items:
-            report = intake.import_items(Home(home), paths, format, names, step, strict, write=write)
-        else:
-            take = intake.import_events if write else intake.validate_events
-            report = take(Home(home), paths, format, names, step, strict)
+        take = intake.import_items if items else intake.import_events
+        report = take(Home(home), paths, format, names, step, strict, write=write)
     _show(report.as_dict(), json, report)
 
 

@@ -174,36 +174,18 @@ def import_events(
     columns: Mapping[str, str] | None = None,
     step: Step = silent,
     strict: bool = False,
+    write: bool = True,
     now: float | None = None,
 ) -> Report:
-    """Read events from files and append to the log of `home` those that it does not hold yet."""
+    """Read events from files and append to the log of `home` those that it does not hold yet; without `write`, only count them."""
     began = time.perf_counter()
     intake = read_events(paths, format, columns, step, strict, time.time() if now is None else now)
-    report = intake.report
+    report, log = intake.report, Log(home.log)
     step("writing the log", 0, 1)
-    report.added = Log(home.log).append(intake.table)
+    report.added = log.append(intake.table) if write else int((~log.holds(intake.table)).sum())
     step("writing the log", 1, 1)
     report.known = len(intake.table) - report.added
-    report.written = True
-    report.seconds = time.perf_counter() - began
-    return report
-
-
-def validate_events(
-    home: Home,
-    paths: Sequence[str | Path],
-    format: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    step: Step = silent,
-    strict: bool = False,
-    now: float | None = None,
-) -> Report:
-    """Do all that `import_events` does, but write."""
-    began = time.perf_counter()
-    intake = read_events(paths, format, columns, step, strict, time.time() if now is None else now)
-    report = intake.report
-    report.known = int(Log(home.log).holds(intake.table).sum())
-    report.added = len(intake.table) - report.known
+    report.written = write
     report.seconds = time.perf_counter() - began
     return report
 

@@ -57,13 +57,18 @@ class ItemTower(nn.Module):
 
     def place(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return where content alone would put each row, (R, d), and which rows have any, (R,) bool."""
-        begin, length = self.start[rows], self.start[rows + 1] - self.start[rows]
-        if not len(self.feature) or not int(length.sum()):
+        buckets, length = self.buckets(rows)
+        if not len(buckets):
             return torch.zeros(len(rows), self.ids.embedding_dim, device=rows.device), length > 0
-        offsets = torch.cumsum(length, 0) - length
-        flat = torch.arange(int(length.sum()), device=rows.device) + torch.repeat_interleave(begin - offsets, length)
-        summed = self.content(self.feature[flat], offsets)
+        summed = self.content(buckets, torch.cumsum(length, 0) - length)
         return summed / length.clamp(min=1).sqrt()[:, None], length > 0
+
+    def buckets(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of some rows one after the other, (F,), and how many each has, (R,)."""
+        begin, length = self.start[rows], self.start[rows + 1] - self.start[rows]
+        offsets = torch.cumsum(length, 0) - length
+        place = torch.arange(int(length.sum()), device=rows.device) + torch.repeat_interleave(begin - offsets, length)
+        return self.feature[place], length
 
 
 class Block(nn.Module):

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -183,3 +184,19 @@ def test_the_binary_that_wrote_the_data_is_used_again(tmp_path):
     with EmbeddedRedis(tmp_path / "redis") as server:
         assert server.pid is not None
         assert os.path.samefile(f"/proc/{server.pid}/exe", last)
+
+
+def test_a_folder_from_elsewhere_cannot_name_the_program_that_is_run(tmp_path):
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    script = tmp_path / "evil"
+    script.write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\n")
+    script.chmod(0o755)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    about = {"folder": str(folder.resolve()), "binary": str(script), "socket": str(precious / "redis.sock")}
+    (folder / "server.json").write_text(json.dumps(about))
+    with EmbeddedRedis(folder) as server:
+        assert server.pid is not None
+    assert not (tmp_path / "ran").exists()
+    assert precious.exists()

@@ -15,7 +15,7 @@ from recsys.catalogue import Catalogue
 from recsys.errors import BadInput
 from recsys.events import SCHEMA, milliseconds
 from recsys.home import Home
-from recsys.intake import Report, import_events, import_items, read_events, validate_events
+from recsys.intake import Report, import_events, import_items, read_events
 from recsys.log import Log
 
 DATA = Path(os.environ.get("RECSYS_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -141,12 +141,12 @@ def test_the_same_event_is_known_again_from_another_file_and_format(home: Home, 
 
 def test_validate_says_what_import_would_do_and_writes_nothing(home: Home, tmp_path: Path) -> None:
     path = log_file(tmp_path, GOOD + "u1,i1,-1\n")
-    would = validate_events(home, [path])
+    would = import_events(home, [path], write=False)
     assert not home.path.exists()
     did = import_events(home, [path])
     differ = {key for key in did.as_dict() if did.as_dict()[key] != would.as_dict()[key]}
     assert differ <= {"written", "seconds", "rows_per_second"}
-    again = validate_events(home, [path])
+    again = import_events(home, [path], write=False)
     assert (again.known, again.added) == (1, 0)
 
 

@@ -20,7 +20,7 @@ from eval.timeline import Leak, Queries, Rules, Timeline, Window
 from recsys.errors import BadInput
 from recsys.settings import Settings
 
-DATA = Path(os.environ.get("RECSYS_DATA", "/work/shared/data")) / "diginetica"
+DATA = Path(os.environ.get("RECSYS_DATA") or Path(__file__).parents[2] / "shared" / "data") / "diginetica"
 
 
 class Spy:

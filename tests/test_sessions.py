@@ -60,8 +60,11 @@ def test_a_timeline_is_in_time_order_and_never_mixes_people() -> None:
     assert sessions.place.tolist() == [2, 3, 0, 1, 4]
 
 
-def test_events_of_one_moment_stay_in_the_order_they_came() -> None:
-    assert told(sessionise(table(*(("u", None, item, 7) for item in "dacb")), VOCAB)) == ["dacb"]
+def test_events_of_one_moment_stand_by_event_id_as_in_a_profile_whatever_order_they_came_in() -> None:
+    came = table(("ann", None, "a", 5), ("ann", None, "b", 5), ("ann", None, "c", 1), ("bob", None, "d", 5))
+    came = came.set_column(0, came.schema.field("event_id"), pa.array(["z", "y", "x", "a"]))
+    assert told(sessionise(came, VOCAB))[:3] == told(sessionise(came.take([1, 2, 0, 3]), VOCAB))[:3]
+    assert sessionise(came, VOCAB).item[:3].tolist() == VOCAB.rows(["c", "b", "a"]).tolist()
 
 
 def test_who_is_not_signed_in_is_their_session() -> None:

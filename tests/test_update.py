@@ -201,3 +201,19 @@ def test_towers_of_another_shape_need_a_fit(home, settings):
     with pytest.raises(BadInput, match=r"model\.dim = 32, but release 000001 was fitted with 16; leave it out, or train anew"):
         update_and_publish(home, load_settings(overrides={**TINY, "model.dim": 32}, environ={}))
     assert update_and_publish(home, load_settings(environ={}, overrides={"update.epochs": 1})).id == "000002"
+
+
+def test_a_dislike_makes_nothing_popular(settings):
+    disliked = [(f"user {n}", "hated", n, "dislike") for n in range(9)]
+    watched = [("ann", "a", 0, "play"), ("ann", "b", 1, "play")]
+    made = fit(table([*watched, *disliked]), settings, {})
+    assert made.counts.count[made.vocab.row("hated")] == 0
+    new = update(
+        made,
+        table([("bob", "a", 20, "play"), ("bob", "b", 21, "play"), ("bob", "hated", 22, "skip")]),
+        table(watched).slice(0, 0),
+        settings,
+        {},
+    )
+    assert new.counts.count[new.vocab.row("hated")] == 0
+    assert new.counts.count[new.vocab.row("a")] > 1

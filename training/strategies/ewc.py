@@ -41,7 +41,7 @@ class EWC(Strategy):
             if name in self.fisher:
                 energy = energy + (self.fisher[name].to(weight) * (weight - anchors[name]) ** 2).sum()
         rows = update.objective.touched
-        touched = {"items.ids.weight": rows, "items.content.weight": _buckets(towers, rows)}
+        touched = {"items.ids.weight": rows, "items.content.weight": torch.unique(towers.items.buckets(rows)[0])}
         for name, table in towers.tables().items():
             known = touched[name][touched[name] < len(self.fisher.get(name, ()))]
             if len(known):
@@ -101,12 +101,3 @@ def fisher(towers: Towers, examples: Examples, update: Update) -> dict[str, Tens
                 total[name] += p.grad.cpu() ** 2
     towers.zero_grad(set_to_none=True)
     return {name: value / len(examples) for name, value in total.items()}
-
-
-def _buckets(towers: Towers, rows: Tensor) -> Tensor:
-    """Return the content features of some rows, each once."""
-    tower = towers.items
-    begin, length = tower.start[rows], tower.start[rows + 1] - tower.start[rows]
-    offsets = torch.cumsum(length, 0) - length
-    flat = torch.arange(int(length.sum()), device=rows.device) + torch.repeat_interleave(begin - offsets, length)
-    return torch.unique(tower.feature[flat])
