@@ -3,126 +3,303 @@
 The family of V-SKNN (Ludewig and Jannach, 2018) and STAN (Garg et al., 2019).
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from recsys.errors import BadInput, ReleaseDamaged
 from recsys.events import IS_POSITIVE
+from recsys.files import write_atomically, write_beside
 from recsys.sessions import Histories, Sessions, ranges
 
 DAY = 86_400_000.0
-BLOCK = 64
-"""Queries answered at once; bounds the memory that one call takes."""
+BLOCK = 32
+"""Queries answered at once; bounds the memory that one call takes and keeps it in the caches."""
+
+FOLDER, ABOUT = "neighbours", "about.json"
+ARRAYS = {name: np.dtype(kind) for name, kind in {"owner": "u8", "start": "i8", "item": "i4", "time": "i8"}.items()}
+INDEX = {name: np.dtype(kind) for name, kind in {"ended": "i8", "posting": "i8", "code": "i8"}.items()}
 
 
 @dataclass
 class Neighbours:
     """What people liked, one timeline each: a person's, or a session's where nobody was signed in.
 
-    The defaults were tuned on the first cycles of DIGINETICA; the result is flat around them.
+    What is remembered depends only on which events (owner, item, time) were ever added, not on the order or in how many pieces, nor how
+    often. Answers are the same, bit for bit, alone or among other queries. The defaults were tuned on the first cycles of DIGINETICA
+    and weeks 6 and 7 of MovieTweetings; the result is flat around them.
+
+    owner (T,) hashes and start (T+1,) where each timeline's events begin, that which ended first before the others; item (N,) and time (N,)
+    ms of the events, oldest first.
     """
 
-    capacity: int = 500_000  # timelines kept, newest first
+    capacity: int = 2_500_000  # events kept, the newest; a visit without an account has about 5
     length: int = 200  # newest events kept of a timeline
     newest: int = 10  # events of a history that look for neighbours
-    candidates: int = 1000  # newest occurrences of an item that are looked at
-    nearest: int = 500  # timelines that may vote
+    candidates: int = 1000  # occurrences of an item that are looked at, in the timelines that ended last
+    nearest: int = 300  # timelines that may vote
     fading: float = 2.0  # an event that lies so many places back in the history counts 1/e
-    days: float = 30.0  # a timeline that ended so long ago counts 1/e
+    rarity: float = 1.5  # power of the log of an item's rarity, by which sharing it counts
+    days: float = 5.0  # what lies so long ago counts half
     distance: float = 4.0  # an item that stands so far from the match in its timeline gets 1/e of the vote
     reach: int = 20  # and beyond this none at all
-    before: float = 0.6  # what came before the match, against what came after
-    itself: float = 2.0  # the match itself, against what came next
+    before: float = 0.8  # what came before the match, against what came after
+    itself: float = 4.0  # the match itself, against what came next
     normalise: float = 0.25  # power of a timeline's length that its vote is divided by
 
     def __post_init__(self) -> None:
-        self.owner, self.item, self.time = np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.int64)
-        self._arrange()
+        for name, low in (("capacity", 1), ("length", 1), ("newest", 1), ("candidates", 1), ("nearest", 1), ("reach", 0)):
+            if (value := getattr(self, name)) < low or value != int(value):
+                raise BadInput(f"neighbours.{name} is a whole number, {low} or more; got {value}")
+        for name in ("fading", "days", "distance"):
+            if not (value := getattr(self, name)) > 0:
+                raise BadInput(f"neighbours.{name} is more than 0; got {value}")
+        self._back = (self.length - 1).bit_length()  # a code is timeline, place back in the history, place in the timeline
+        self._line = self._back + (self.newest - 1).bit_length()
+        if self._line > 24:
+            raise BadInput(f"neighbours.length times neighbours.newest is 16 million at most; got {self.length} times {self.newest}")
+        step = np.arange(-self.reach, self.reach + 1)
+        self._share = np.exp((1 - np.abs(step)) / self.distance) * np.where(step > 0, 1.0, self.before)
+        self._share[self.reach] = self.itself
+        self._shrink = np.maximum(1, np.arange(self.length + 1)) ** -float(self.normalise)
+        self._fade = np.exp(-np.arange(self.newest) / self.fading)
+        self._hold(**{name: np.zeros(int(name == "start"), kind) for name, kind in ARRAYS.items()})
 
     def __len__(self) -> int:
         return len(self.start) - 1
 
+    @property
+    def bytes(self) -> int:
+        """How much memory, or room in a release, the arrays take."""
+        return sum(getattr(self, name).nbytes for name in ARRAYS | INDEX)
+
     def add(self, sessions: Sessions) -> None:
-        """Remember positive events of known items; an owner that is known already gets a longer timeline."""
-        keep = sessions.positive & (sessions.item > 0)
-        names = pd.util.hash_array(np.array(sessions.owners, dtype=object))
-        self.owner = np.concatenate([self.owner, names[sessions.owner[keep]]])
-        self.item = np.concatenate([self.item, sessions.item[keep]])
-        self.time = np.concatenate([self.time, sessions.time[keep]])
-        self._arrange()
+        """Remember positive events of known items; an owner that is known already gets a longer timeline.
+
+        What was remembered before is copied but not sorted again. Not while another thread asks: add to a copy that was read, then swap.
+        """
+        liked = sessions.positive & (sessions.item > 0)
+        names = pd.util.hash_array(np.array(sessions.owners, dtype=object))[sessions.owner[liked]]
+        longer = np.isin(self.owner, names)
+        again = ranges(self.start[:-1][longer], self.start[1:][longer])
+        owner = np.concatenate([np.repeat(self.owner[longer], np.diff(self.start)[longer]), names])
+        item = np.concatenate([self.item[again], sessions.item[liked]])
+        time = np.concatenate([self.time[again], sessions.time[liked]])
+        owner, start, item, time = _timelines(owner, item, time, self.length)
+
+        owner = np.concatenate([self.owner[~longer], owner])
+        begin = np.concatenate([self.start[:-1][~longer], len(self.item) + start[:-1]])
+        end = np.concatenate([self.start[1:][~longer], len(self.item) + start[1:]])
+        item, time = np.concatenate([self.item, item]), np.concatenate([self.time, time])
+        order = _by_age(time[end - 1], owner)
+        take = ranges(begin[order], end[order])
+        start = np.concatenate([[0], np.cumsum((end - begin)[order])])
+        self._hold(*_newest(owner[order], start, item[take], time[take], self.capacity))
 
     def scores(self, histories: Histories, now: np.ndarray, n_items: int) -> np.ndarray:
         """Return how much the neighbours speak for every item: now (B,) ms -> (B, n_items) float32, 0 where nobody does."""
         dense = np.zeros((len(histories), n_items), np.float32)
-        for first in range(0, len(histories), BLOCK):
-            part = slice(first, first + BLOCK)
-            query, item, vote = self.votes(histories[part], now[part])
-            shape = (len(now[part]), n_items)
-            dense[part] = sparse.coo_array((vote.astype(np.float32), (query, item)), shape=shape).toarray()
+        query, item, vote = self.votes(histories, now)
+        dense[query, item] = vote
         return dense
 
     def votes(self, histories: Histories, now: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return query, item and vote, (V,) each; an item may get many votes."""
-        query, timeline, match, weight = self._nearest(*self._similar(histories, now))
-        begin = np.maximum(self.start[timeline], match - self.reach)
-        end = np.minimum(self.start[timeline + 1], match + self.reach + 1)
-        place = ranges(begin, end)
-        step = place - np.repeat(match, end - begin)
-        share = np.exp((1 - np.abs(step)) / self.distance) * np.where(step > 0, 1.0, self.before)
-        share[step == 0] = self.itself
-        return np.repeat(query, end - begin), self.item[place], np.repeat(weight, end - begin) * share
+        """Return query (V,), item (V,) and vote (V,) float32, sorted by query, then item, each pair once: now (B,) ms.
 
-    def _arrange(self) -> None:
-        """Sort events into timelines, oldest timeline first, drop what is too old, and list where each item occurs."""
-        order = np.lexsort((self.time, self.owner))  # stable: events of one moment stay in the order they came
-        owner, time = self.owner[order], self.time[order]
-        opens = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]])) if len(owner) else np.zeros(0, np.int64)
-        end = np.append(opens[1:], len(owner))[: len(opens)]
-        age = np.lexsort((owner[opens], time[end - 1]))[-self.capacity :]
-        begin, end = np.maximum(opens, end - self.length)[age], end[age]
-        take = order[ranges(begin, end)]
-        self.owner, self.item, self.time = self.owner[take], self.item[take], self.time[take]
-        self.start = np.concatenate([[0], np.cumsum(end - begin)])
-        self._ended = self.time[self.start[1:] - 1]
-        self._timeline = np.repeat(np.arange(len(self)), end - begin)
-        self._postings = np.argsort(self.item, kind="stable")  # of one item: the oldest timeline first
-        self._posting = np.searchsorted(self.item[self._postings], np.arange(self.item.max(initial=0) + 2))
-
-    def _similar(self, histories: Histories, now: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return query, timeline, the place of the match and the similarity, for every timeline that shares an item.
-
-        Of several shared items the match is the one that stands latest in the history.
+        Row 0 never gets a vote, nor does an item that nobody voted for. Who is in the memory is a neighbour to themselves too, one of many,
+        and votes for what they had already; whoever does not want repeats leaves those out before comparing votes.
         """
+        parts = [self._block(histories[n : n + BLOCK], now[n : n + BLOCK]) for n in range(0, len(histories), BLOCK)]
+        if len(parts) == 1:
+            return parts[0]
+        none = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        query, item, vote = (np.concatenate(column) for column in zip(none, *parts, strict=True))
+        return query + np.repeat(np.arange(len(parts)) * BLOCK, [len(part[0]) for part in parts]), item, vote
+
+    def write(self, folder: Path) -> None:
+        """Write the memory, its index and its settings into a release's folder; `read` maps the arrays, so workers share them."""
+        arrays = {name: getattr(self, name) for name in ARRAYS | INDEX}
+        for name, array in arrays.items():
+            write_beside(folder / FOLDER / f"{name}.npy", partial(_save, array))
+        about = {"settings": asdict(self), "lengths": {name: len(array) for name, array in arrays.items()}}
+        write_atomically(folder / FOLDER / ABOUT, json.dumps(about))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Neighbours":
+        """Return the memory that was written into `folder`; raise ReleaseDamaged where a file is missing, cut off or another memory's.
+
+        What is inside the arrays is for the hashes of the release's manifest to vouch for.
+        """
+        path = folder / FOLDER / ABOUT
+        try:
+            about = json.loads(path.read_text())
+            memory, lengths, arrays = cls(**about["settings"]), about["lengths"], {}
+            for name, kind in (ARRAYS | INDEX).items():
+                path = folder / FOLDER / f"{name}.npy"
+                arrays[name] = _load(path)
+                if arrays[name].shape != (lengths[name],) or arrays[name].dtype != kind:
+                    raise ValueError(f"it holds {arrays[name].dtype} {arrays[name].shape}, not {kind} ({lengths[name]},)")
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadInput) as error:
+            raise ReleaseDamaged(f"{path} cannot be read ({error}); roll back with: recsys rollback") from None
+        memory._hold(**arrays)
+        return memory
+
+    def _hold(self, owner: np.ndarray, start: np.ndarray, item: np.ndarray, time: np.ndarray, **index: np.ndarray) -> None:
+        """Take timelines in; without their index, made before, list when each ended and where each item occurs.
+
+        Item i occurs in code[posting[i]:posting[i + 1]], the timeline that ended first before the others.
+        """
+        self.owner, self.start, self.item, self.time = owner, start, item, time
+        if not index:
+            place = np.arange(len(item)) - np.repeat(start[:-1], np.diff(start))
+            code = np.repeat(np.arange(len(owner)) << self._line, np.diff(start)) | place
+            shape = (len(owner), int(item.max(initial=0)) + 1)
+            by_item = sparse.csr_array((code, item, start), shape=shape).tocsc()  # a counting sort, which keeps the order
+            index = {"ended": time[start[1:] - 1], "posting": by_item.indptr.astype(np.int64), "code": by_item.data}
+        self.ended, self.posting, self.code = index["ended"], index["posting"], index["code"]
+
+    def _block(self, histories: Histories, now: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        query, timeline, match, weight = self._nearest(*self._similar(histories), now)
+        first = self.start[timeline]
+        match += first
+        begin, end = np.maximum(first, match - self.reach), np.minimum(self.start[timeline + 1], match + self.reach + 1)
+        length = end - begin
+        place = ranges(begin, end)
+        query = np.repeat(query, length)
+        vote = np.repeat(weight, length) * self._share[place - np.repeat(match - self.reach, length)]
+        vote *= self._recency(now[query], self.time[place])
+        return _summed(query, self.item[place], vote)
+
+    def _similar(self, histories: Histories) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return query, timeline, the match's place in it and the similarity, for every timeline that shares an item.
+
+        Of several shared items the match is the one that stands latest in the history. Sorted by query, then timeline.
+        """
+        query, back, item = self._asking(histories)
+        end = self.posting[item + 1]
+        known = end - self.posting[item]
+        begin = end - np.minimum(known, self.candidates)
+        weight = np.zeros((len(histories), 1 << (self._line - self._back)))
+        weight[query, back] = self._fade[back] * np.log1p(len(self) / np.maximum(1, known)) ** self.rarity
+
+        base = (query << (self._line + 32)) | (back << self._back)
+        slices = zip(begin.tolist(), end.tolist(), base.tolist(), strict=True)
+        key = np.concatenate([np.zeros(0, np.int64), *(self.code[low:high] + more for low, high, more in slices)])
+        key.sort()
+        line = key >> self._line  # query and timeline
+        first = np.flatnonzero(np.concatenate([np.ones(min(1, len(line)), bool), line[1:] != line[:-1]]))
+        back = (key >> self._back) & (weight.shape[1] - 1)
+        if len(histories) > 1:
+            back += (line >> 32) * weight.shape[1]
+        similarity = np.add.reduceat(weight.ravel()[back], first) if len(first) else np.zeros(0)
+        line = line[first]
+        return line >> 32, line & 0xFFFFFFFF, key[first] & ((1 << self._back) - 1), similarity
+
+    def _asking(self, histories: Histories) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return query, how far back in the history, and item, of the newest events that may find neighbours."""
         begin = np.maximum(histories.start[:-1], histories.start[1:] - self.newest)
-        length = histories.start[1:] - begin
         place = ranges(begin, histories.start[1:])
+        length = histories.start[1:] - begin
         query = np.repeat(np.arange(len(histories)), length)
-        back = np.repeat(histories.start[1:], length) - 1 - place
+        back = np.repeat(histories.start[1:] - 1, length) - place
         item = histories.item[place]
-        known = (item < len(self._posting) - 1) & IS_POSITIVE[histories.kind[place]]
-        query, back, item = query[known], back[known], item[known]
+        known = (item < len(self.posting) - 1) & IS_POSITIVE[histories.kind[place]]
+        return query[known], back[known], item[known]
 
-        end = self._posting[item + 1]
-        begin = np.maximum(self._posting[item], end - self.candidates)
-        match = self._postings[ranges(begin, end)]
-        query, back = np.repeat(query, end - begin), np.repeat(back, end - begin)
-        timeline = self._timeline[match]
+    def _nearest(
+        self, query: np.ndarray, timeline: np.ndarray, match: np.ndarray, similarity: np.ndarray, now: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Keep the timelines of each query that are most similar and recent, of equals the one that ended last."""
+        weight = similarity * self._shrink[self.start[timeline + 1] - self.start[timeline]]
+        worth = weight * self._recency(now[query], self.ended[timeline])
+        keep = np.ones(len(query), bool)
+        for low, high in pairwise(np.searchsorted(query, np.arange(len(now) + 1)).tolist()):
+            if high - low > self.nearest:
+                keep[low:high] = _best(worth[low:high], self.nearest)
+        return query[keep], timeline[keep], match[keep], weight[keep]
 
-        key = query * len(self) + timeline
-        order = np.argsort(key * self.newest + back, kind="stable")
-        if not len(key):
-            return query, timeline, match, np.zeros(0)
-        first = np.flatnonzero(np.concatenate([[True], np.diff(key[order]) != 0]))
-        similarity = np.add.reduceat(np.exp(-back[order] / self.fading), first)
-        query, timeline, match = query[order][first], timeline[order][first], match[order][first]
-        age = np.maximum(0, now[query] - self._ended[timeline]) / DAY
-        size = (self.start[timeline + 1] - self.start[timeline]).astype(float)
-        return query, timeline, match, similarity * np.exp(-age / self.days) / size**self.normalise
+    def _recency(self, now: np.ndarray, time: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.maximum(0, now - time) / (DAY * self.days))
 
-    def _nearest(self, query: np.ndarray, timeline: np.ndarray, match: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
-        order = np.lexsort((-timeline, -weight, query))
-        place = np.arange(len(order)) - np.searchsorted(query, query)  # query is sorted: its place among its own
-        order = order[place < self.nearest]
-        return query[order], timeline[order], match[order], weight[order]
+
+def _timelines(owner: np.ndarray, item: np.ndarray, time: np.ndarray, length: int) -> tuple[np.ndarray, ...]:
+    """Sort events by owner, time and item, each once, and keep the newest `length` of an owner -> owner, start, item, time."""
+    order = np.lexsort((item, time, owner))
+    owner, item, time = owner[order], item[order], time[order]
+    once = _changes(owner) | _changes(time) | _changes(item)
+    owner, item, time = owner[once], item[once], time[once]
+    begin = np.flatnonzero(_changes(owner))
+    end = np.append(begin[1:], len(owner))[: len(begin)]
+    owner, begin = owner[begin], np.maximum(begin, end - length)
+    take = ranges(begin, end)
+    return owner, np.concatenate([[0], np.cumsum(end - begin)]), item[take], time[take]
+
+
+def _by_age(ended: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Return the order by end, then owner. Two sorted runs one after the other are merged, not sorted."""
+    order = np.argsort(ended, kind="stable")
+    new = _changes(ended[order])
+    tied = np.flatnonzero(~new | np.append(~new[1:], False))
+    order[tied] = order[tied][np.lexsort((owner[order[tied]], ended[order[tied]]))]
+    return order
+
+
+def _newest(owner: np.ndarray, start: np.ndarray, item: np.ndarray, time: np.ndarray, capacity: int) -> tuple[np.ndarray, ...]:
+    """Keep the newest `capacity` events, and the timelines that still have any."""
+    excess = len(item) - capacity
+    if excess <= 0:
+        return owner, start, item, time
+    limit = np.partition(time, excess)[excess]
+    keep = time > limit
+    tied = np.flatnonzero(time == limit)
+    if len(tied) > capacity - keep.sum():  # of one moment, those of the last owners and items: any rule will do that no order can change
+        whose = owner[np.searchsorted(start, tied, side="right") - 1]
+        tied = tied[np.lexsort((item[tied], whose))][len(tied) - (capacity - keep.sum()) :]
+    keep[tied] = True
+    start = np.concatenate([[0], np.cumsum(keep)])[start]
+    left = np.diff(start) > 0
+    return owner[left], np.append(start[:-1][left], start[-1]), item[keep], time[keep]
+
+
+def _best(worth: np.ndarray, n: int) -> np.ndarray:
+    """Say which are the `n` largest of more than `n`, of equals the last, (G,) bool."""
+    limit = np.partition(worth, len(worth) - n)[len(worth) - n]
+    best = worth > limit
+    tied = np.flatnonzero(worth == limit)
+    best[tied[len(tied) - (n - np.count_nonzero(best)) :]] = True
+    return best
+
+
+def _summed(query: np.ndarray, item: np.ndarray, vote: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Add up the votes of one query for one item, in the order they came; sorted by query, then item."""
+    if not len(vote):
+        return query, item.astype(np.int64), vote.astype(np.float32)
+    bits = len(vote).bit_length()
+    key = (((query << 31) | item) << bits) | np.arange(len(vote))  # sorting these is far cheaper than a stable argsort
+    key.sort()
+    pair = key >> bits
+    first = np.flatnonzero(_changes(pair))
+    total = np.add.reduceat(vote[key & ((1 << bits) - 1)], first)
+    pair = pair[first]
+    return pair >> 31, pair & 0x7FFFFFFF, total.astype(np.float32)
+
+
+def _changes(sorted: np.ndarray) -> np.ndarray:
+    """Say which differ from the one before; the first does."""
+    return np.concatenate([np.ones(min(1, len(sorted)), bool), sorted[1:] != sorted[:-1]])
+
+
+def _save(array: np.ndarray, path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _load(path: Path) -> np.ndarray:
+    """Map a file; as a plain array, for slices of np.memmap are slow."""
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
