@@ -1,132 +1,181 @@
 """Strict test-then-train on one timeline: answer a window, reveal it, learn it."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
-import pyarrow as pa
+from scipy import sparse
 
-from eval import ader as periods
-from eval import metrics
-from eval.methods import Method
-from eval.results import Answers, Results
-from eval.timeline import Catalogue, Queries, Questions, Rules, Timeline, assert_unanswered
+from eval import lists, metrics
+from eval.answers import Answers, Asked
+from eval.cost import Cost, Meter, measured, probes
+from eval.methods import Method, Released, Saved
+from eval.protocols import Plan
+from eval.results import Results
+from eval.run import Run
+from eval.slices import slices
+from eval.timeline import Block, Learned, Questions, assert_unanswered
 from recsys.errors import BadInput
-from recsys.events import milliseconds
 from recsys.progress import Step, silent
-from recsys.sessions import SESSION_GAP
 
 KS = (10, 20)
 
+SAMPLED = 1_000
+"""Queries of each window that every release is asked for the matrix, at most."""
 
-def prequential(
-    events: pa.Table,
-    methods: Sequence[Method],
-    window_seconds: float = 7 * 86_400.0,
-    train: int = 8,
-    windows: int | None = None,
-    ks: Sequence[int] = KS,
-    exclude_seen: bool = True,
-    filter_unseen: bool = False,
-    catalogue: Catalogue | None = None,
-    gap: float = SESSION_GAP,
-    progress: Step = silent,
-) -> Results:
-    """Answer a log window by window: every positive event is asked, its owner's history before it given, before anybody learns it.
-
-    The first `train` windows that hold events are for the first fit; `windows`: how many to answer, None for all.
-    An item that was never learned is a miss, unless `filter_unseen`. With `exclude_seen` repeats are neither recommended nor asked.
-    """
-    if not len(events):
-        raise BadInput("there are no events to evaluate on; import some with: recsys import")
-    time = milliseconds(events)
-    width = max(1, round(window_seconds * 1000))
-    begins = np.unique((time - time.min()) // width) * width + time.min()
-    if not 1 <= train < len(begins):
-        raise BadInput(
-            f"the first {train} windows are for the first fit, but the log fills {len(begins)} windows of {window_seconds / 86_400:g} days;"
-            " take shorter windows or fewer for the first fit"
-        )
-    rules = Rules(exclude_seen, filter_unseen)
-    timeline = Timeline(events, begins, catalogue, gap)
-    settings = {"window_seconds": window_seconds, "train": train, "exclude_seen": exclude_seen, "filter_unseen": filter_unseen}
-    return replay(timeline, methods, rules, train, train + (windows or len(timeline)), Results("prequential", settings), ks, progress)
+WINDOWS = 40
+"""Up to so many windows the matrix is drawn without being asked for: its cost grows with their square."""
 
 
-def ader(
-    files: Path | Sequence[Path], methods: Sequence[Method], cycles: int | None = None, ks: Sequence[int] = KS, progress: Step = silent
-) -> Results:
-    """Run ADER's protocol on period files: for t = 1, 2, ... learn period t - 1 alone, then answer all of period t.
+@dataclass
+class Entrant:
+    """A method under one seed. lessons: how many of the lessons it has learned."""
 
-    Clicks on items never learned are taken out of inputs and targets, then sessions of one click; repeats stay.
-    """
-    files = periods.period_files(files) if isinstance(files, Path) else list(files)
-    if cycles is not None and not 1 <= cycles < len(files):
-        raise BadInput(f"{len(files)} periods give 1 to {len(files) - 1} cycles, not {cycles}; mend --cycles")
-    files = files[: None if cycles is None else cycles + 1]
-    begins = np.arange(len(files)) * periods.WEEK
-    timeline = Timeline(periods.read(files), begins)
-    rules = Rules(exclude_seen=False, filter_unseen=True, need_history=True)
-    return replay(timeline, methods, rules, 1, len(timeline), Results("ader", {"cycles": len(files) - 1}), ks, progress)
+    method: Method
+    seed: int
+    lessons: int = 0
 
 
 def replay(
-    timeline: Timeline,
+    plan: Plan,
     methods: Sequence[Method],
-    rules: Rules,
-    first: int,
-    behind: int,
-    results: Results,
-    ks: Sequence[int],
-    progress: Step,
+    ks: Sequence[int] = KS,
+    run: Run | None = None,
+    matrix: bool | None = False,
+    progress: Step = silent,
+    watch: Callable[[Asked, Answers], None] = lambda asked, answers: None,
 ) -> Results:
-    """Answer the windows `first` to `behind` - 1; before each, learn all that was answered since the last, and no more."""
-    behind = min(behind, len(timeline))
-    results.settings |= {"ks": list(ks), "methods": [method.name for method in methods]}
-    results.methods = {method.name: [] for method in methods}
-    learned = 0
-    for window in range(first, behind):
-        questions = timeline.questions(window, rules)
-        if not len(questions):
-            continue
-        lesson = timeline.lesson(learned, window)
-        learned = window
-        results.windows.append({"window": window, "begin": _iso(questions.begin), **questions.counts})
-        for method in methods:
-            assert_unanswered(lesson, questions)
-            started = perf_counter()
-            borrowed = method.learn(lesson)
-            seconds = perf_counter() - started + borrowed
-            results.methods[method.name].append(answer(method, questions, window, ks, seconds))
-        progress("answering", window - first + 1, behind - first)
+    """Answer the windows of a plan; before each, learn all that was asked since the last, and no more.
+
+    methods: several of one name are one method under several seeds. With a run, every answer is written there as soon as there is
+    one, and those that it holds already are read instead. matrix: score the releases of each method on all windows; None: where
+    they are few. watch: is told of every answer.
+    """
+    stage = _Stage(plan, run, tuple(ks), _sampled(plan, methods, matrix))
+    entrants = [Entrant(method, [other.name for other in methods[:n]].count(method.name)) for n, method in enumerate(methods)]
+    results = Results(plan.protocol, list(ks))
+    for window, questions in plan.questions():
+        stage.open(window, questions)
+        results.windows.append(stage.asked)
+        for entrant in entrants:
+            answers = stage.turn(entrant)
+            results.add(answers)
+            watch(stage.asked, answers)
+            progress(entrant.method.name, window - plan.first + 1, plan.behind - plan.first)
     if not results.windows:
         raise BadInput("no window holds anything to ask; the log is too short or holds no positive events")
     return results
 
 
-def answer(method: Method, questions: Questions, window: int, ks: Sequence[int], learn_seconds: float) -> Answers:
-    """Ask a method about every event of a window; only its own work is timed."""
-    ranks, seconds = [], 0.0
-    shown = {k: np.zeros(questions.n_items, bool) for k in ks}
-    for queries, targets in questions.blocks():
+class _Stage:
+    """Where the methods take their turns: one window after the other."""
+
+    def __init__(self, plan: Plan, run: Run | None, ks: tuple[int, ...], samples: list[list[Block]]):
+        self.plan, self.run, self.ks, self.samples = plan, run, ks, samples
+        self.lessons: list[tuple[int, int]] = []
+
+    def open(self, window: int, questions: Questions) -> None:
+        """Go on to a window; what lies between the last one and this becomes the newest lesson."""
+        timeline = self.plan.timeline
+        self.lessons.append((self.lessons[-1][1] if self.lessons else 0, window))
+        self.window, self.questions, self.count = window, questions, timeline.counts_before(window)
+        known_before = timeline.rows_before(self.lessons[-1][0])
+        self.asked = Asked(
+            window, questions.begin, questions.n_items, questions.start, questions.owner, questions.counts,
+            slices(questions, known_before, self.count),
+        )  # fmt: skip
+        self._features: sparse.csr_matrix | None = None
+        if self.run:
+            self.run.write_asked(self.asked)
+
+    def turn(self, entrant: Entrant) -> Answers:
+        """Let a method answer the window, unless it has done so in an earlier part of the run."""
+        method, seed = entrant.method, entrant.seed
+        if self.run and self.run.has(method.name, seed, self.window):
+            return self.run.read(method.name, seed, self.window)
+        spent, learned = self._learn(entrant)
+        release_bytes = method.save(self.run.releases) if self.run and isinstance(method, Saved) else method.size()
+        ranks, shown, seconds = answer(method, self.questions.blocks(), self.questions.exclude_seen, max(self.ks))
+        index_loss, stale_loss = probes(method, self.questions, ranks)
+        cost = Cost(
+            seconds_learn=spent.seconds + learned.seconds_borrowed,
+            seconds_answer=seconds,
+            examples=learned.examples,
+            peak_mb=spent.peak_mb,
+            release_bytes=release_bytes,
+            index_loss=index_loss,
+            stale_loss=stale_loss,
+        )
+        matrix = self._matrix_row(method) if self.samples and isinstance(method, Released) else None
+        answers = Answers(method.name, seed, self.window, ranks, self._figures(shown), cost, shown, matrix)
+        if self.run:
+            self.run.write(answers)
+        return replace(answers, shown=None)
+
+    def _learn(self, entrant: Entrant) -> tuple[Meter, Learned]:
+        """Learn the newest lesson, and before it any that the method missed while its answers were read."""
+        method, timeline = entrant.method, self.plan.timeline
+        *earlier, newest = self.lessons
+        missed = earlier[entrant.lessons :]
+        if missed and self.run and isinstance(method, Saved) and method.load(self.run.releases, timeline.bounds[newest[0]]):
+            missed = []
+        for lesson in missed:
+            method.learn(timeline.lesson(*lesson))
+        window = timeline.lesson(*newest)
+        assert_unanswered(window, self.questions)
+        with measured() as spent:
+            learned = method.learn(window)
+        entrant.lessons = len(self.lessons)
+        return spent, learned
+
+    def _matrix_row(self, method: Method) -> np.ndarray:
+        """Return the recall of what a method knows now on the sample of every window, (W,)."""
+        return np.array([_recall(method, blocks, self.questions.exclude_seen, max(self.ks)) for blocks in self.samples])
+
+    def _figures(self, shown: np.ndarray) -> dict[str, float]:
+        """Return what the lists of a window are like, at every length."""
+        n_items, share = self.questions.n_items, lists.share(self.count)
+        if self._features is None:
+            timeline = self.plan.timeline
+            self._features = lists.features(self.questions, timeline.vocab.ids, timeline.catalogue)
+        figures: dict[str, float] = {}
+        for k in self.ks:
+            best = shown[:, :k]
+            figures[f"coverage@{k}"] = lists.coverage(best, n_items)
+            figures[f"gini@{k}"] = lists.gini(best, n_items)
+            figures[f"novelty@{k}"] = lists.novelty(best, share)
+            figures[f"diversity@{k}"] = lists.intra_list_diversity(best, self._features)
+        return figures
+
+
+def answer(method: Method, blocks: Iterable[Block], exclude_seen: bool, k: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Ask a method; return ranks (R,), the best `k` of each query (Q, k), and the seconds of the method's own work."""
+    ranks, shown, seconds = [], [], 0.0
+    for queries, start, relevant in blocks:
         started = perf_counter()
         scores = method.scores(queries)
         seconds += perf_counter() - started
         if scores.shape != (len(queries), queries.n_items):
             raise AssertionError(f"{method.name} gave scores of shape {scores.shape}, not {(len(queries), queries.n_items)}")
-        seen = _seen(queries) if questions.exclude_seen else None
-        ranks.append(metrics.ranks(scores, targets, seen))
-        best = metrics.top(scores, max(ks), seen)
-        for k in ks:
-            shown[k][best[:, :k]] = True
-    coverage = {k: metrics.coverage(np.flatnonzero(shown[k]), questions.n_items - 1) for k in ks}
-    return Answers(window, np.concatenate(ranks), coverage, learn_seconds, seconds)
+        metrics.bar(scores, queries.seen() if exclude_seen else None)
+        ranks.append(metrics.ranks(scores, start, relevant))
+        shown.append(metrics.top(scores, k))
+    return np.concatenate(ranks), np.concatenate(shown), seconds
 
 
-def _seen(queries: Queries) -> metrics.Pairs:
-    return np.repeat(np.arange(len(queries)), np.diff(queries.histories.start)), queries.histories.item
+def _sampled(plan: Plan, methods: Sequence[Method], matrix: bool | None) -> list[list[Block]]:
+    """Return a fixed sample of every window's queries, or none where no matrix is wanted."""
+    wanted = plan.behind - plan.first <= WINDOWS if matrix is None else matrix
+    if not wanted or not any(isinstance(method, Released) for method in methods):
+        return []
+    return [list(questions.take(questions.sample(SAMPLED)).blocks()) for _, questions in plan.questions()]
 
 
-def _iso(time: int) -> str:
-    return str(np.datetime64(time, "ms"))
+def _recall(method: Method, blocks: Sequence[Block], exclude_seen: bool, k: int) -> float:
+    found = []
+    for queries, start, relevant in blocks:
+        scores = method.scores(queries)
+        metrics.bar(scores, queries.seen() if exclude_seen else None)
+        found.append(metrics.recall(metrics.ranks(scores, start, relevant), start, k))
+    return float(np.concatenate(found).mean())

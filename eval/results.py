@@ -1,110 +1,231 @@
-"""What a replay found: figures per method and window, as JSON and as a table."""
+"""What a replay found: figures per method, window and slice, with intervals, as the JSON that is written and drawn."""
 
-import json
-import platform
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from eval import metrics
-from recsys.files import write_atomically
+from eval import intervals
+from eval.answers import Answers, Asked
+from eval.forgetting import Matrix
+from eval.metrics import METRICS
+from eval.slices import kept, sub
+from recsys.errors import BadInput, nearest
 
-PER_QUERY: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"recall": metrics.recall, "ndcg": metrics.ndcg, "mrr": metrics.mrr}
+SLICED = ("recall", "ndcg", "mrr")
+"""Figures of a slice; of these the first two with the difference to the baseline."""
 
+CELLS = 2**25
+"""Figures of single queries held at once while intervals are drawn; bounds the memory."""
 
-@dataclass(frozen=True)
-class Answers:
-    """How one method answered one window.
-
-    ranks (Q,) in the order asked; coverage by k; seconds to learn what came before the window, and to answer it.
-    """
-
-    window: int
-    ranks: np.ndarray
-    coverage: dict[int, float]
-    learn_seconds: float
-    answer_seconds: float
-
-    def figures(self) -> dict[str, float]:
-        """Return {"recall@20": 0.51, ...}."""
-        quality = {f"{name}@{k}": float(of(self.ranks, k).mean()) for name, of in PER_QUERY.items() for k in self.coverage}
-        return {
-            **quality,
-            **{f"coverage@{k}": share for k, share in self.coverage.items()},
-            "seconds": self.learn_seconds + self.answer_seconds,
-            "seconds_learn": self.learn_seconds,
-            "seconds_answer": self.answer_seconds,
-        }
+Figures = dict[str, float | None]
 
 
-@dataclass
 class Results:
-    """All that one run of the evaluator found. windows: what was asked in each; settings: what is needed to run it again."""
+    """All that one replay found: what was asked in each window, and by method the answers of each seed, window by window."""
 
-    protocol: str
-    settings: dict[str, Any]
-    windows: list[dict[str, Any]] = field(default_factory=list)
-    methods: dict[str, list[Answers]] = field(default_factory=dict)
+    def __init__(self, protocol: str, ks: Sequence[int]):
+        self.protocol, self.ks = protocol, list(ks)
+        self.windows: list[Asked] = []
+        self.answers: dict[str, list[list[Answers]]] = {}
 
-    def mean(self, name: str) -> dict[str, float]:
-        """Return the mean over the windows of every figure of a method, each window counting the same."""
-        rows = [answers.figures() for answers in self.methods[name]]
-        return {figure: float(np.mean([row[figure] for row in rows])) for figure in rows[0]} if rows else {}
+    def add(self, answers: Answers) -> None:
+        """Take in the answers to one window."""
+        seeds = self.answers.setdefault(answers.method, [])
+        if answers.seed == len(seeds):
+            seeds.append([])
+        seeds[answers.seed].append(answers)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the results as they are written; shares are fractions, not per cent."""
-        return {
-            "protocol": self.protocol,
-            "settings": self.settings,
-            "versions": {
-                "python": platform.python_version(),
-                **{name: _version(name) for name in ("recsys", "torch", "implicit", "numpy")},
-            },
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "windows": self.windows,
-            "methods": {
-                name: {
-                    "mean": _rounded(self.mean(name)),
-                    "windows": [{"window": answers.window, **_rounded(answers.figures())} for answers in rows],
-                }
-                for name, rows in self.methods.items()
-            },
-        }
+    @property
+    def columns(self) -> list[str]:
+        """The figures that a single query has: "recall@10", "recall@20", ..."""
+        return _columns(self.ks)
 
-    def write(self, path: Path) -> None:
-        """Write the results as JSON, all or nothing."""
-        write_atomically(path, json.dumps(self.as_dict(), indent=1) + "\n")
+    def macro(self, name: str) -> dict[str, float]:
+        """Return a method's figures, each window counting the same."""
+        return _mean(self.per_window(name), [1] * len(self.windows))
 
-    def table(self) -> Table:
-        """Return the means as a table for the terminal, quality in per cent; the best of each column is bold.
+    def micro(self, name: str) -> dict[str, float]:
+        """Return a method's figures, each query counting the same."""
+        return _mean(self.per_window(name), [len(asked.owner) for asked in self.windows])
 
-        Of several lengths of list only the longest is shown, for a terminal is narrow; the JSON has all.
-        """
-        targets = sum(window["targets"] for window in self.windows)
-        table = Table(title=f"{self.protocol}: mean of {len(self.windows)} windows, {targets:,} targets, quality in %")
-        means = {name: self.mean(name) for name in self.methods}
-        quality = [figure for figure in next(iter(means.values()), {}) if figure.endswith(f"@{max(self.settings['ks'])}")]
-        for heading in ("method", *quality, "learn s", "answer s"):
-            table.add_column(heading, justify="left" if heading == "method" else "right")
-        best = {figure: max(mean[figure] for mean in means.values()) for figure in quality}
-        for name, mean in means.items():
-            cells = [f"[bold]{100 * mean[f]:.2f}[/]" if mean[f] == best[f] else f"{100 * mean[f]:.2f}" for f in quality]
-            table.add_row(name, *cells, f"{mean['seconds_learn']:.1f}", f"{mean['seconds_answer']:.1f}")
-        return table
+    def per_window(self, name: str) -> list[dict[str, float]]:
+        """Return a method's figures in each window, the mean over its seeds."""
+        seeds = [self.of_one_seed(seed) for seed in self.answers[name]]
+        return [_mean(rows, [1] * len(rows)) for rows in zip(*seeds, strict=True)]
+
+    def of_one_seed(self, answers: Sequence[Answers]) -> list[dict[str, float]]:
+        """Return the figures of one seed in each window."""
+        return [figures(asked, each, self.ks) for asked, each in zip(self.windows, answers, strict=True)]
+
+    def values(self, name: str, window: int) -> np.ndarray:
+        """Return the figures of every query of one window, the mean over the seeds, (Q, columns)."""
+        start = self.windows[window].start
+        return np.mean([_values(seed[window].ranks, start, self.ks) for seed in self.answers[name]], axis=0)
 
 
-def _rounded(figures: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in figures.items()}
+def figures(asked: Asked, answers: Answers, ks: Sequence[int]) -> dict[str, float]:
+    """Return the figures of one window: the means of those that a single query has, and those of the lists."""
+    return dict(zip(_columns(ks), _values(answers.ranks, asked.start, ks).mean(axis=0).tolist(), strict=True)) | answers.lists
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
+def report(results: Results, baseline: str | None = None) -> dict[str, Any]:
+    """Return the part of the results JSON that follows from the answers: ks, metrics, baseline, windows and methods.
+
+    baseline: the method that the others are compared with, the first by default. Shares are fractions.
+    """
+    names = list(results.answers)
+    baseline = baseline or names[0]
+    if baseline not in names:
+        raise BadInput(f"the baseline {baseline!r} is none of the methods; {nearest(baseline, names)}")
+    found = {name: _method(results, name) for name in names}
+    for name, value in _intervals(results, baseline):
+        found[name] |= value
+    for name, value in _slices(results, baseline).items():
+        found[name]["slices"] = value
+    windows = [{"window": asked.window, "begin": str(np.datetime64(asked.begin, "ms")), **asked.counts} for asked in results.windows]
+    return _plain({"ks": results.ks, "metrics": list(METRICS), "baseline": baseline, "windows": windows, "methods": found})
+
+
+def _method(results: Results, name: str) -> dict[str, Any]:
+    seeds = results.answers[name]
+    rows = results.per_window(name)
+    costs = [_cost([seed[window] for seed in seeds]) for window in range(len(rows))]
+    alone = [_mean(results.of_one_seed(seed), [1] * len(rows)) for seed in seeds]
+    return {
+        "macro": results.macro(name),
+        "micro": results.micro(name),
+        "windows": [{"window": asked.window, **row, **cost} for asked, row, cost in zip(results.windows, rows, costs, strict=True)],
+        "seeds": {column: [one[column] for one in alone] for column in results.columns},
+        "cost": _total(costs),
+        "forgetting": _forgetting(results, seeds),
+    }
+
+
+def _cost(seeds: Sequence[Answers]) -> Figures:
+    """Return what one window cost, the mean over the seeds; None where a cost does not apply."""
+    rows = [asdict(answers.cost) for answers in seeds]
+    return {name: None if rows[0][name] is None else float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def _total(windows: Sequence[Figures]) -> Figures:
+    """Return the cost of all windows: sums of seconds and examples, the highest memory, the newest release, the mean of losses."""
+    series = {name: [value for row in windows if (value := row[name]) is not None] for name in windows[0]}
+    total = {name: float(np.sum(series[name])) for name in ("seconds_learn", "seconds_answer", "examples")}
+    losses = {name: float(np.mean(series[name])) if series[name] else None for name in ("index_loss", "stale_loss")}
+    ends = {"peak_mb": max(series["peak_mb"]), "release_bytes": series["release_bytes"][-1]}
+    return {**total, "seconds_learn_last": series["seconds_learn"][-1], **ends, **losses}
+
+
+def _forgetting(results: Results, seeds: Sequence[Sequence[Answers]]) -> dict[str, Any] | None:
+    rows = [[answers.matrix for answers in seed if answers.matrix is not None] for seed in seeds]
+    if not rows[0]:
         return None
+    quality = np.mean(rows, axis=0)
+    return Matrix(f"recall@{max(results.ks)}", [asked.window for asked in results.windows], quality).as_dict()
+
+
+def _intervals(results: Results, baseline: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give each method's intervals, over all windows and in each. Several methods share one drawing of resamples."""
+    owners = [asked.owner for asked in results.windows]
+    at_once = max(1, CELLS // (2 * len(results.columns) * sum(map(len, owners))))
+    names = list(results.answers)
+    for first in range(0, len(names), at_once):
+        some = names[first : first + at_once]
+        values = [np.stack([_beside(results, name, baseline, w) for name in some], axis=1) for w in range(len(owners))]
+        means, lows, highs = intervals.paired(values, owners)  # (methods, 2, columns)
+        alone = [(low[:, 0], high[:, 0]) for _, low, high in intervals.per_window([value[:, :, :1] for value in values], owners)]
+        for n, name in enumerate(some):
+            yield (
+                name,
+                {
+                    "intervals": {
+                        column: _interval(means[n, :, c], lows[n, :, c], highs[n, :, c], name != baseline)
+                        for c, column in enumerate(results.columns)
+                    },
+                    "window_intervals": {
+                        column: [[low[n, c], high[n, c]] for low, high in alone] for c, column in enumerate(results.columns)
+                    },
+                },
+            )
+
+
+def _beside(results: Results, name: str, baseline: str, window: int) -> np.ndarray:
+    """Return the figures of every query, and how far they are ahead of the baseline's, (Q, 2, columns)."""
+    values = results.values(name, window)
+    return np.stack([values, values - results.values(baseline, window)], axis=1)
+
+
+def _interval(value: np.ndarray, low: np.ndarray, high: np.ndarray, compared: bool) -> Figures:
+    found = {"value": value[0], "low": low[0], "high": high[0]}
+    return found | ({"difference": value[1], "difference_low": low[1], "difference_high": high[1]} if compared else {})
+
+
+def _slices(results: Results, baseline: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return every method's figures by group and name of a slice, each query of it counting the same."""
+    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in results.answers}
+    for group, parts in results.windows[0].slices.items():
+        for part in parts:
+            for name, figures in _slice(results, baseline, group, part).items():
+                found[name].setdefault(group, {})[part] = figures
+    return found
+
+
+def _slice(results: Results, baseline: str, group: str, part: str) -> dict[str, dict[str, Any]]:
+    k = max(results.ks)
+    masks = [asked.slices[group][part] for asked in results.windows]
+    targets = int(sum(mask.sum() for mask in masks))
+    columns = [f"{name}@{k}" for name in SLICED]
+    owners = [asked.owner[kept(asked.start, mask)] for asked, mask in zip(results.windows, masks, strict=True)]
+    values = [np.stack([_inside(results, name, w, mask, k) for name in results.answers], axis=1) for w, mask in enumerate(masks)]
+    reference = list(results.answers).index(baseline)
+    ahead = [value[:, :, :2] - value[:, reference : reference + 1, :2] for value in values]
+    means = np.concatenate(values).mean(axis=0) if targets else np.full((len(results.answers), len(columns)), np.nan)
+    difference = np.stack(intervals.paired(ahead, owners, average="micro"), axis=-1)  # (methods, 2, [mean, low, high])
+    return {
+        name: {
+            "targets": targets,
+            **dict(zip(columns, means[n], strict=True)),
+            "difference": {} if name == baseline else dict(zip(columns[:2], difference[n], strict=True)),
+        }
+        for n, name in enumerate(results.answers)
+    }
+
+
+def _inside(results: Results, name: str, window: int, mask: np.ndarray, k: int) -> np.ndarray:
+    """Return the figures of the queries of a slice, the mean over the seeds, (q, len(SLICED))."""
+    found = []
+    for seed in results.answers[name]:
+        ranks, start = sub(seed[window].ranks, results.windows[window].start, mask)
+        found.append(np.column_stack([METRICS[metric](ranks, start, k) for metric in SLICED]))
+    return np.mean(found, axis=0)
+
+
+def _columns(ks: Sequence[int]) -> list[str]:
+    return [f"{name}@{k}" for name in METRICS for k in ks]
+
+
+def _values(ranks: np.ndarray, start: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    return np.column_stack([of(ranks, start, k) for of in METRICS.values() for k in ks])
+
+
+def _mean(rows: Sequence[dict[str, float]], weights: Sequence[float]) -> dict[str, float]:
+    """Return the weighted mean of every figure; rows in which it is nan, for there was nothing to look at, are passed over."""
+    found = {}
+    for figure in rows[0]:
+        values = np.array([row[figure] for row in rows])
+        known = ~np.isnan(values)
+        found[figure] = float(np.average(values[known], weights=np.array(weights)[known])) if known.any() else np.nan
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Return the same in what JSON knows: lists for arrays, rounded floats, None for nan."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(each) for each in value]
+    if isinstance(value, (float, np.floating)):
+        return None if np.isnan(value) else round(float(value), 6)
+    return int(value) if isinstance(value, np.integer) else value

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from recsys.sessions import Sessions, gap_buckets, ranges
 
+WISHES = 20
+"""How many wishes of neighbours are kept for each event."""
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -17,6 +20,8 @@ class Examples:
     item (N,) rows, kind (N,) event type codes, gap (N,) buckets, weight (N,) how much each event counts as a target
     (0: context only; the first event of an example has nothing before it and is always context), moment (N,) which
     snapshot of the items' popularity was the newest then (see ItemCounts.stream), -1 for what is remembered from before.
+    Other people's word for what might have come there: wish (N, K) rows, 0 where there is none, and chance (N, K), how likely
+    it is that one or one before it is meant.
     """
 
     start: np.ndarray
@@ -25,6 +30,8 @@ class Examples:
     gap: np.ndarray
     weight: np.ndarray
     moment: np.ndarray
+    wish: np.ndarray
+    chance: np.ndarray
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -61,17 +68,33 @@ class Examples:
             np.zeros(0, np.int8),
             np.zeros(0, np.float32),
             np.zeros(0, np.int16),
+            np.zeros((0, WISHES), np.int32),
+            np.zeros((0, WISHES), np.float16),
         )
 
     def remembered(self) -> "Examples":
         """Return the examples as the past: popularity has moved on since."""
         return replace(self, moment=np.full_like(self.moment, -1))
 
+    def drawn(self, share: float, rng: np.random.Generator) -> np.ndarray:
+        """Return what is to be foretold at each event, (N,): its item or, by chance `share`, one that neighbours wish for there."""
+        luck, which = rng.random((2, len(self.item)))
+        place = np.minimum((self.chance < which[:, None]).sum(1), self.wish.shape[1] - 1)
+        wish = self.wish[np.arange(len(place)), place]
+        return np.where((luck < share) & (wish > 0), wish, self.item)
 
-def examples(sessions: Sessions, learn: np.ndarray, limit: int, moment: np.ndarray | None = None) -> Examples:
+
+def examples(
+    sessions: Sessions,
+    learn: np.ndarray,
+    limit: int,
+    moment: np.ndarray | None = None,
+    wishes: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Examples:
     """Cut each timeline into stretches of `limit` inputs, newest first, and keep those with something to learn.
 
-    learn (N,) bool: which events may be targets; of those, only the positive ones of known items count. moment (N,): see Examples.
+    learn (N,) bool: which events may be targets; of those, only the positive ones of known items count.
+    moment (N,), wishes (N, K) twice: see Examples.
     """
     known = sessions.item > 0
     weight = (learn & sessions.positive & known).astype(np.float32)[known]
@@ -91,7 +114,8 @@ def examples(sessions: Sessions, learn: np.ndarray, limit: int, moment: np.ndarr
     gap[cut[:-1]] = 0
     weight[cut[:-1]] = 0
     when = np.zeros(len(inside), np.int16) if moment is None else moment[known][inside].astype(np.int16)
-    return Examples(cut, item[inside], kind[inside], gap, weight, when)
+    wish, chance = wishes or (np.zeros((len(known), WISHES), np.int32), np.zeros((len(known), WISHES), np.float16))
+    return Examples(cut, item[inside], kind[inside], gap, weight, when, wish[known][inside], chance[known][inside])
 
 
 @dataclass(frozen=True)
@@ -135,8 +159,8 @@ class Batch:
         return cut
 
 
-def batch(some: Examples) -> Batch:
-    """Turn examples into one batch: each event predicts the next."""
+def batch(some: Examples, target: np.ndarray | None = None) -> Batch:
+    """Turn examples into one batch: each event predicts the next; target (N,): what is foretold in its place."""
     lengths = some.lengths
     inside = np.arange(lengths.max(initial=2))[None, :] < lengths[:, None]
 
@@ -145,23 +169,24 @@ def batch(some: Examples) -> Batch:
         filled[inside] = column
         return filled
 
-    item, kind, gap = (grid(column, np.int64) for column in (some.item, some.kind, some.gap))
+    seen, kind, gap = (grid(column, np.int64) for column in (some.item, some.kind, some.gap))
+    wanted = seen if target is None else grid(target, np.int64)
     last = np.arange(inside.shape[1])[None, :] >= lengths[:, None] - 1
-    seen = item.copy()
-    seen[last] = 0  # the last event of an example is only ever a target
+    inputs = np.where(last, 0, seen)  # the last event of an example is only ever a target
     weight = grid(some.weight, np.float32)
     moment = grid(some.moment, np.int64)
-    parts = (seen[:, :-1], kind[:, :-1], gap[:, :-1], item[:, 1:], weight[:, 1:], moment[:, 1:])
+    parts = (inputs[:, :-1], kind[:, :-1], gap[:, :-1], wanted[:, 1:], weight[:, 1:], moment[:, 1:])
     return Batch(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
 
 
 class Batches:
-    """Passes over examples, shuffled anew each time, neighbours in a batch of like length."""
+    """Passes over examples, shuffled anew each time, neighbours in a batch of like length; wishes: see Examples.drawn."""
 
-    def __init__(self, examples: Examples, size: int, seed: int):
+    def __init__(self, examples: Examples, size: int, seed: int, wishes: float = 0.0):
         self.examples = examples
         self.size = size
         self.seed = seed
+        self.wishes = wishes
         self.passes = 0
 
     def __len__(self) -> int:
@@ -176,7 +201,8 @@ class Batches:
         order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))])
         cuts = np.split(order, range(self.size, len(order), self.size))
         for i in rng.permutation(len(cuts)):
-            yield batch(self.examples.take(cuts[i]))
+            some = self.examples.take(cuts[i])
+            yield batch(some, some.drawn(self.wishes, rng))
 
 
 IMAGINED = 0.3
@@ -205,6 +231,10 @@ class ItemCounts:
         """Make room for new items."""
         new = rows - len(self.count)
         return ItemCounts(self.half_life, self.now, *(np.pad(column, (0, new)) for column in (self.count, self.first, self.last)))
+
+    def share(self) -> np.ndarray:
+        """Return each item's share of what is watched now, (n,) float32."""
+        return (self.count / max(self.count.sum(), 1e-12)).astype(np.float32)
 
     def log_share(self) -> np.ndarray:
         """Return the log of each item's share of what is watched now, (n,) float32; a fraction of a view keeps all above zero."""

@@ -1,6 +1,7 @@
 """The `recsys` command: every room from the terminal. The only file that may import them all."""
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -252,6 +253,7 @@ def archive(home: _HomeOption = HOME, config: _ConfigOption = None, set: _SetOpt
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     data: Annotated[
         list[Path] | None, typer.Option("--data", help="Event files, or the folder of period files for --protocol ader.")
     ] = None,
@@ -259,47 +261,175 @@ def evaluate(
     home: Annotated[
         Path | None, typer.Option("--home", "-H", envvar="RECSYS_HOME", help="Replay this home's log instead of files.")
     ] = None,
-    protocol: Annotated[str, typer.Option(help="prequential: time windows of a log; ader: weekly period files.")] = "prequential",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="prequential: every event of a time window is foretold from its owner's history; next-session: all items of a session, "
+            "at its start; ader: every click of weekly period files."
+        ),
+    ] = "prequential",
     window: Annotated[str, typer.Option(help="Length of a window: 7d, 12h, 30m.")] = "7d",
     train: Annotated[int, typer.Option(min=1, help="Windows that the first fit learns from.")] = 8,
     cycles: Annotated[int | None, typer.Option(min=1, help="At most so many windows or cycles are answered; default: all.")] = None,
-    methods: Annotated[str, typer.Option(help="Comma-separated: popular, knn, als, frozen, recounted, retrain, or any strategy.")] = (
-        "popular,knn,als,frozen,naive,replay+ewc,retrain"
-    ),
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: baselines (popular, rules, knn, itemknn, als, bpr), frozen, recounted, retrain, window(n=4), or any "
+            "strategy, +dropout for more of it in updates, +neighbours for the fused answer that is served. Settings stand in parentheses: "
+            "knn(nearest=300),replay(share=0.3)+ewc."
+        ),
+    ] = "popular,knn,als,frozen,naive,replay+ewc,replay+ewc+neighbours,retrain",
     k: Annotated[str, typer.Option("--k", help="Lengths of the lists, comma-separated.")] = "10,20",
+    seeds: Annotated[int, typer.Option(min=1, help="Run methods that draw lots under so many seeds, from training.seed on.")] = 1,
+    baseline: Annotated[str | None, typer.Option(help="The method that the others are compared with; default: the first.")] = None,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Let methods recommend what the person already had.")] = False,
     filter_unseen: Annotated[bool, typer.Option("--filter-unseen", help="Leave out targets that no window before held.")] = False,
+    matrix: Annotated[
+        bool | None,
+        typer.Option(
+            "--matrix/--no-matrix",
+            help="Score each release on all windows, to see what is forgotten; default: where they are 40 or fewer.",
+        ),
+    ] = None,
     config: _ConfigOption = None,
     set: _SetOption = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="The folder that answers are kept in; default: HOME/reports/PROTOCOL-HASH."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a run that was stopped, or add methods or seeds to one; beside --run FOLDER nothing else need be said.",
+        ),
+    ] = False,
+    report: Annotated[Path | None, typer.Option("--report", help="Write one HTML file with pictures.")] = None,
+    mlflow: Annotated[str | None, typer.Option("--mlflow", help="Log to this MLflow tracking URI too; needs recsys[mlflow].")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the results to this file; - prints them.")] = None,
 ) -> None:
-    """Replay a log: every window is answered before it is learned, by every method, over the full catalogue."""
+    """Replay a log: every window is answered before it is learned, by every method, over the full catalogue.
+
+    Every answer is kept in the run's folder as soon as there is one: a run that is stopped goes on with --resume, and of one that has
+    finished --resume works out the figures again, without a replay.
+    """
     import torch
 
-    from eval.command import evaluate as run
+    from eval.command import Question, write
+    from eval.command import evaluate as answer
+    from eval.table import table
     from recsys.progress import bar
 
-    settings = _settings(home, config, set)
-    torch.set_num_threads(settings.training.threads)  # pools that fight over the cores cost more than they bring
-    with bar(str(json) == "-") as step:
-        results = run(
+    quiet = str(json) == "-"
+    if resume and run and not _given(context, besides={"run", "resume", "report", "baseline", "mlflow", "json"}):
+        question = Question.of_run(run)
+    else:
+        question = Question(
             protocol=protocol,
-            data=data or [],
-            items=items or [],
-            home=Home(home) if home else None,
+            data=tuple(data or ()),
+            items=tuple(items or ()),
+            home=home,
             window=_seconds(window),
             train=train,
             cycles=cycles,
             methods=methods,
-            ks=_whole_numbers(k),
+            ks=tuple(_whole_numbers(k)),
             exclude_seen=not include_seen,
             filter_unseen=filter_unseen,
-            settings=settings,
-            step=step,
+            seeds=seeds,
+            matrix=matrix,
+            settings=_settings(home, config, set),
         )
-    if json and str(json) != "-":
-        results.write(json)
-    _show(results.as_dict(), str(json) == "-", results.table())
+    torch.set_num_threads(question.settings.training.threads)  # pools that fight over the cores cost more than they bring
+    folder: list[Path] = []
+
+    def opened(place: Path, again: bool) -> None:
+        folder.append(place)
+        if again:
+            err.print(f"started anew what was in {place}; to go on instead: --resume", style="yellow", soft_wrap=True, highlight=False)
+
+    try:
+        with bar(quiet) as step:
+            found = answer(question, shlex.join(["recsys", *sys.argv[1:]]), run, resume, baseline, mlflow, opened, step)
+    except KeyboardInterrupt:
+        if folder:
+            line = shlex.join(["recsys", "evaluate", "--run", str(folder[0]), "--resume"])
+            err.print(f"stopped; what is answered is kept. To go on: {line}", style="yellow", soft_wrap=True, highlight=False)
+        raise
+    if json and not quiet:
+        write(found, json)
+    if report:
+        from eval.report import write as draw
+
+        draw(found, report)
+    _show(found, quiet, table(found, out.width), f"every answer is kept in {folder[0]}")
+
+
+@app.command()
+def tune(
+    method: Annotated[str, typer.Option(help='What to tune, such as knn, "als(factors=128)" or replay+ewc.')],
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Event files, or the folder of period files for --protocol ader.")
+    ] = None,
+    items: Annotated[list[Path] | None, typer.Option("--items", help="Item metadata files that go with --data.")] = None,
+    home: Annotated[
+        Path | None, typer.Option("--home", "-H", envvar="RECSYS_HOME", help="Tune on this home's log instead of files.")
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(help='What to search: "nearest=100..1000,fading=0.5..8log,training.lr=1e-4..1e-2log,model.encoder=gru|mean".'),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What is to be high: recall@20, ndcg@20, mrr@10, ...")] = "recall@20",
+    trials: Annotated[int, typer.Option(min=1, help="How many settings to try, with those of an earlier run.")] = 30,
+    protocol: Annotated[str, typer.Option(help="As in the coming evaluation: prequential, next-session or ader.")] = "prequential",
+    window: Annotated[str, typer.Option(help="Length of a window: 7d, 12h, 30m.")] = "7d",
+    train: Annotated[
+        int | None,
+        typer.Option(min=2, help="Windows, or periods, before the first test window: nothing later is seen. Default: 8; ader: 3."),
+    ] = None,
+    validate: Annotated[int, typer.Option(min=1, help="The last so many of them are answered, the others learned from.")] = 2,
+    every: Annotated[int, typer.Option(min=1, help="Ask only every so-manieth question; a search is quicker so.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same search.")] = 0,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Let methods recommend what the person already had.")] = False,
+    filter_unseen: Annotated[bool, typer.Option("--filter-unseen", help="Leave out targets that no window before held.")] = False,
+    folder: Annotated[Path, typer.Option("--folder", help="Where the trials are kept; the same command goes on where it stopped.")] = Path(
+        ".tune"
+    ),
+    config: _ConfigOption = None,
+    set: _SetOption = None,
+    json: _JsonOption = False,
+) -> None:
+    """Search settings of one method on the windows before the first test window. Needs the extra `tune` (Optuna).
+
+    The best is printed as a line for `recsys evaluate`; every trial is in FOLDER/trials.json.
+    """
+    import torch
+
+    from eval.command import Question
+    from eval.tune import run
+    from recsys.progress import bar
+
+    settings = _settings(home, config, set)
+    torch.set_num_threads(settings.training.threads)
+    question = Question(
+        protocol=protocol,
+        data=tuple(data or ()),
+        items=tuple(items or ()),
+        home=home,
+        window=_seconds(window),
+        train=train or (3 if protocol == "ader" else 8),
+        cycles=None,
+        methods=method,
+        ks=(20,),
+        exclude_seen=not include_seen,
+        filter_unseen=filter_unseen,
+        seeds=1,
+        matrix=False,
+        settings=settings,
+    )
+    with bar(json) as step:
+        tuned = run(question, space, metric, folder, validate, every, seed, trials, step)
+    _show(tuned.as_dict(), json, tuned.table(), tuned.line())
 
 
 @app.command()
@@ -373,6 +503,12 @@ def _show(result: Any, as_json: bool, *readable: Any) -> None:
 def _settings(home: Path | None, config: list[Path] | None, set: list[str] | None) -> Settings:
     own = [Home(home).config] if home and Home(home).config.exists() else []
     return load_settings(*own, *(config or []), overrides=_pairs_of(set or []))
+
+
+def _given(context: typer.Context, besides: set[str]) -> bool:
+    """Say whether the command line names any option but those in `besides`."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return any(source is not None and source.name == "COMMANDLINE" for name, source in sources.items() if name not in besides)
 
 
 def _pairs(text: str | None) -> dict[str, str]:

@@ -27,7 +27,7 @@ from recsys.registry import Registry
 MARK = ".recsys-demo"
 TRAIN = 8
 UPDATES = 5
-METHODS = "popular,knn,frozen,recounted,naive,replay+ewc"
+METHODS = "popular,knn,frozen,naive,replay+ewc,replay+ewc+neighbours"
 
 
 class DemoFailed(RecsysError):
@@ -56,13 +56,13 @@ class _Demo:
             self.recsys("update", "--until", _text(first + number * week))
         self.recsys("releases")
         self.step("Replay the log offline: every window is answered before it is learned, over the full catalogue")
-        report = self.home.reports / "replay.json"
+        report, pictures = self.home.reports / "replay.json", self.home.reports / "replay.html"
         windows = ("--window", f"{week.days}d", "--train", str(TRAIN), "--cycles", "4")
-        self.recsys("evaluate", *windows, "--methods", METHODS, "--k", "20", "--json", str(report))
+        self.recsys("evaluate", *windows, "--methods", METHODS, "--k", "20", "--json", str(report), "--report", str(pictures))
         self.step("Serve the newest release, and tap")
         tap = self.serve_and_tap()
         total = time.monotonic() - began
-        self.say.print(f"\n[bold]Done in {total:.0f} s.[/bold] The home is {self.home.path}. Next, by hand:")
+        self.say.print(f"\n[bold]Done in {total:.0f} s.[/bold] The replay in pictures: {pictures}. Next, by hand:")
         shown = shlex.quote(str(self.home.path))
         for command in (f"recsys serve --home {shown}", f"recsys rollback --home {shown}", "recsys import YOUR_LOG.csv --home YOUR_HOME"):
             self.say.print(f"  .venv/bin/{command}", soft_wrap=True)

@@ -4,6 +4,8 @@ The correction subtracts from a candidate's score the log of the probability tha
 (Khrylchenko et al., RecSys 2025, arXiv 2507.09331), and nothing from a row's own positive, which is always there.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,19 +24,52 @@ def log_inclusion(frequency: Tensor, draws: int, uniform: int, catalogue: int) -
     return torch.log(-torch.expm1(missed)).clamp(min=-30.0)
 
 
-def correct(scores: Tensor, log_inclusion: Tensor, own: Tensor) -> Tensor:
-    """Subtract the correction from every candidate but a row's own positive.
+class SampledSoftmax(torch.autograd.Function):
+    """Weighted mean cross-entropy of P rows over C candidates, with its own backward pass: half the passes over the scores.
 
-    scores (P, C), log_inclusion (C,), own (P,) the column of each row's positive -> (P, C).
+    score = scale * users @ candidates.T + popularity * share[moment] - log_inclusion, but for a row's own positive, which is
+    not corrected. users (P, d), candidates (C, d), scale and popularity (), share (M, C), moment (P,), log_inclusion (C,),
+    own (P,) the column of each row's positive, weight (P,) -> ().
     """
-    positive = scores.gather(1, own[:, None])
-    return (scores - log_inclusion).scatter(1, own[:, None], positive)
 
+    @staticmethod
+    def forward(
+        ctx: Any,
+        users: Tensor,
+        candidates: Tensor,
+        scale: Tensor,
+        popularity: Tensor,
+        share: Tensor,
+        moment: Tensor,
+        log_inclusion: Tensor,
+        own: Tensor,
+        weight: Tensor,
+    ) -> Tensor:
+        """Keep softmax - one-hot, weighed, in the place of the scores."""
+        moment = moment % len(share)  # -1 is the last
+        scores = torch.mm(scale * users, candidates.T)
+        scores += (popularity * share - log_inclusion)[moment]
+        row = torch.arange(len(own), device=own.device)
+        positive = scores[row, own] + log_inclusion[own]
+        scores[row, own] = positive
+        highest = scores.amax(1, keepdim=True)
+        scores.sub_(highest).exp_()
+        total = scores.sum(1, keepdim=True)
+        weight = weight / weight.sum().clamp(min=1e-9)
+        scores.mul_(weight[:, None] / total)
+        scores[row, own] -= weight
+        ctx.save_for_backward(users, candidates, scale, share, moment, scores)
+        return ((total.log() + highest)[:, 0] - positive) @ weight
 
-def softmax_loss(scores: Tensor, own: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean cross-entropy: scores (P, C), own (P,), weight (P,) -> ()."""
-    losses = torch.nn.functional.cross_entropy(scores, own, reduction="none")
-    return (losses * weight).sum() / weight.sum().clamp(min=1e-9)
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Give the gradients of users, candidates, scale and popularity."""
+        users, candidates, scale, share, moment, slope = ctx.saved_tensors
+        (grad,) = grads
+        pull = slope @ candidates
+        to_popularity = (slope @ share.T).gather(1, moment[:, None]).sum()
+        by = scale * grad
+        return pull * by, (slope.T @ users) * by, (pull * users).sum() * grad, to_popularity * grad, None, None, None, None, None
 
 
 class Candidates:
@@ -101,7 +136,6 @@ class NextItem:
                 for history, piece, mask in zip(histories, pieces, learn, strict=True)
             ]
         )
-        taste = towers.scale() * users @ candidates.T
-        popular = self.log_share[:, rows.cpu()].to(taste)[moment]
-        scores = taste + towers.popularity * popular
-        return softmax_loss(correct(scores, log_q, own), own, weight)
+        share = self.log_share[:, rows.cpu()].to(users)
+        loss: Tensor = SampledSoftmax.apply(users, candidates, towers.scale(), towers.popularity, share, moment, log_q, own, weight)
+        return loss

@@ -225,7 +225,7 @@ class Neighbours:
         return query[keep], timeline[keep], match[keep], weight[keep]
 
     def _recency(self, now: np.ndarray, time: np.ndarray) -> np.ndarray:
-        return 1 / (1 + np.maximum(0, now - time) / (DAY * self.days))
+        return 1 / (1 + np.abs(now - time) / (DAY * self.days))
 
 
 def _timelines(owner: np.ndarray, item: np.ndarray, time: np.ndarray, length: int) -> tuple[np.ndarray, ...]:

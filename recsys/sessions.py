@@ -42,6 +42,14 @@ class Sessions:
         """Which events say "more of this", (N,) bool."""
         return events.IS_POSITIVE[self.kind]
 
+    def of(self, chosen: np.ndarray) -> "Sessions":
+        """Return the timelines of some owners: chosen (U,) bool."""
+        count = np.diff(self.start)
+        kept = np.repeat(chosen, count)
+        columns = {name: getattr(self, name)[kept] for name in ("item", "kind", "time", "session", "place")}
+        owners = [owner for owner, wanted in zip(self.owners, chosen.tolist(), strict=True) if wanted]
+        return Sessions(owners, np.concatenate([[0], np.cumsum(count[chosen])]), **columns)
+
     @property
     def owner(self) -> np.ndarray:
         """Which owner each event belongs to, (N,) int64."""
@@ -71,6 +79,29 @@ def sessionise(table: pa.Table, vocab: Vocabulary, gap: float = SESSION_GAP) -> 
         session=_session_numbers(owner, time, _codes(table["session_id"])[order], gap),
         place=keep[order],
     )
+
+
+def backwards(sessions: Sessions) -> tuple[Sessions, np.ndarray]:
+    """Return every session as a timeline of its own, read from its end, and which event stands where: (N,) places in `sessions`.
+
+    Times are mirrored within a session, so that they ascend and silences stay as long as they were.
+    """
+    first = np.flatnonzero(np.diff(sessions.session, prepend=-1) != 0)
+    start = np.append(first, len(sessions))
+    count = np.diff(start)
+    order = np.repeat(first + start[1:] - 1, count) - np.arange(len(sessions))
+    ends = np.repeat(sessions.time[first] + sessions.time[start[1:] - 1], count)
+    columns = {name: getattr(sessions, name)[order] for name in ("item", "kind", "session", "place")}
+    owners = [sessions.owners[owner] for owner in sessions.owner[first].tolist()]
+    return Sessions(owners=owners, start=start, time=ends - sessions.time[order], **columns), order
+
+
+def repeats(sessions: Sessions) -> np.ndarray:
+    """Say which events are about an item that their owner met before, (N,) bool."""
+    key = sessions.owner * (int(sessions.item.max(initial=0)) + 1) + sessions.item
+    repeated = np.ones(len(key), bool)
+    repeated[np.unique(key, return_index=True)[1]] = False
+    return repeated
 
 
 def of_the_same_people(past: pa.Table, new: pa.Table) -> pa.Table:
@@ -118,6 +149,10 @@ def _session_numbers(owner: np.ndarray, time: np.ndarray, given: np.ndarray, gap
     return np.concatenate([[0], np.cumsum(opens)])
 
 
+Pairs = tuple[np.ndarray, np.ndarray]
+"""Whose and which: numbers of histories and item rows, one pair each."""
+
+
 @dataclass(frozen=True)
 class Histories:
     """What people did before some moment, oldest first, one after the other: person b owns start[b]:start[b + 1].
@@ -144,6 +179,17 @@ class Histories:
         first, last, _ = part.indices(len(self))
         inside = slice(self.start[first], self.start[last])
         return Histories(self.start[first : last + 1] - self.start[first], self.item[inside], self.kind[inside], self.time[inside])
+
+    def pairs(self) -> Pairs:
+        """Return whose each event is, and its item."""
+        return np.repeat(np.arange(len(self)), np.diff(self.start)), self.item
+
+    def newest(self, limit: int) -> "Histories":
+        """Return the newest `limit` events of each."""
+        begin = np.maximum(self.start[:-1], self.start[1:] - limit)
+        inside = ranges(begin, self.start[1:])
+        start = np.concatenate([[0], np.cumsum(self.start[1:] - begin)])
+        return Histories(start, self.item[inside], self.kind[inside], self.time[inside])
 
     def padded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return item, kind, gap as (B, L) int64 filled up with 0 on the right, and the lengths (B,)."""

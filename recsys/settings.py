@@ -28,11 +28,11 @@ class Data(_Section):
 class Model(_Section):
     """The two towers."""
 
-    dim: int = Field(64, ge=4, le=1024, description="length of a user or item vector")
+    dim: int = Field(128, ge=4, le=1024, description="length of a user or item vector")
     encoder: Literal["transformer", "gru", "mean"] = Field("transformer", description="how the user tower reads a history")
     blocks: int = Field(2, ge=1, le=12, description="blocks of the encoder")
     heads: int = Field(2, ge=1, le=16, validate_default=True, description="attention heads; divides dim")
-    dropout: float = Field(0.5, ge=0, lt=1, description="dropout on the inputs and inside the blocks")
+    dropout: float = Field(0.4, ge=0, lt=1, description="dropout on the inputs and inside the blocks")
     id_dropout: float = Field(0.1, ge=0, lt=1, description="share of items trained from their content alone")
     temperature: float = Field(0.07, gt=0, description="where the learned temperature starts")
     popularity: float = Field(1.0, ge=0, description="where the learned weight of current popularity in a score starts")
@@ -50,12 +50,14 @@ class Training(_Section):
     """First fit, full retrain, and what an update shares with them."""
 
     seed: int = Field(0, ge=0, description="the same seed gives the same release")
-    epochs: int = Field(10, ge=1, description="passes over the log in the first fit")
+    epochs: int = Field(6, ge=1, description="passes over the log in the first fit")
     batch_size: int = Field(128, ge=1, description="histories in one step")
-    lr: float = Field(2e-3, gt=0, description="highest learning rate; it decays to a tenth")
+    lr: float = Field(1e-3, gt=0, description="highest learning rate; it decays to a tenth")
     negatives: int = Field(2048, ge=0, description="uniform negatives in a step, beside the batch's own targets")
     full_softmax_below: int = Field(0, ge=0, description="catalogues up to this size are compared whole, as are those up to `negatives`")
-    count_half_life: float = Field(3.0, gt=0, description="days after which a view counts half in item popularity")
+    both_ways: bool = Field(True, description="learn every session from its end as well")
+    wishes: float = Field(0.5, ge=0, le=1, description="share of targets that are drawn from what neighbours vote for")
+    count_half_life: float = Field(1.0, gt=0, description="days after which a view counts half in item popularity")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
     threads: int = Field(1, ge=1, description="CPU threads to train with; more help only where cores are idle")
 
@@ -64,9 +66,18 @@ class UpdateSettings(_Section):
     """One incremental update."""
 
     strategy: str = Field("replay+ewc", description='methods joined by +, with settings: "replay(share=0.3)+ewc(strength=100)"')
-    epochs: int = Field(6, ge=1, description="passes over the new sessions")
+    epochs: int = Field(5, ge=1, description="passes over the new sessions")
     lr: float = Field(1e-3, gt=0, description="highest learning rate of an update")
-    memory: int = Field(20_000, ge=0, description="sessions kept for replay")
+    memory: int = Field(40_000, ge=0, description="examples kept for replay, two of a session that is learned both ways")
+
+
+class NeighbourSettings(_Section):
+    """The instance memory that learns without training, fused with the towers."""
+
+    capacity: int = Field(2_500_000, ge=1, description="newest events remembered")
+    fuse: bool = Field(True, description="mix the neighbours' votes into what is recommended")
+    share: float = Field(0.4, ge=0, le=0.5, description="their share of an answer until an update has measured a better one")
+    popular: float = Field(0.3, ge=0, le=0.5, description="the share of what is popular in an answer, until measured too")
 
 
 class Index(_Section):
@@ -97,6 +108,7 @@ class Settings(_Section):
     model: Model = Model()
     training: Training = Training()
     update: UpdateSettings = UpdateSettings()
+    neighbours: NeighbourSettings = NeighbourSettings()
     index: Index = Index()
     serving: Serving = Serving()
 

@@ -148,7 +148,7 @@ class Item(BaseModel):
 
     item_id: str
     score: float
-    source: Literal["tower", "popular"]
+    source: Literal["tower", "neighbours", "popular"]
     title: str = Field("", description="only where known")
 
 

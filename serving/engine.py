@@ -13,15 +13,20 @@ import numpy as np
 import onnxruntime
 import pyarrow.parquet as pq
 
-from recsys import events
+from recsys import events, fusion
 from recsys.errors import RecsysError, ReleaseDamaged
+from recsys.fusion import Fusion, Votes
 from recsys.index import ItemIndex
+from recsys.neighbours import Neighbours
 from recsys.registry import Registry, Release
-from recsys.sessions import gap_buckets
+from recsys.sessions import Histories, gap_buckets
 from recsys.vocab import Vocabulary
 from serving.profiles import Event
 
 _log = logging.getLogger("recsys.engine")
+
+SOURCES = ("tower", "neighbours", "popular")
+"""Who may say most for an item."""
 
 WAY_OUT = "make another live with: recsys rollback or recsys fit"
 
@@ -34,8 +39,9 @@ class ItemNotFound(RecsysError):
 class Snapshot:
     """One release, ready to answer; nothing in it changes.
 
-    vectors (n + 1, d) by vocabulary row, mapped from the file; popular (n,) rows, most popular first; popularity
-    (n + 1,) as a share of the most popular item's.
+    vectors (n + 1, d) and bias (n + 1,) by vocabulary row, mapped from files; popular (n,) rows, most popular first; popularity
+    (n + 1,) as a share of the most popular item's, share (n + 1,) of all that is watched; scale: what turns the index's scores into
+    logits; now: the newest event that the release has learned, ms.
     """
 
     id: str
@@ -43,9 +49,15 @@ class Snapshot:
     vocab: Vocabulary
     titles: list[str | None]
     vectors: np.ndarray
+    bias: np.ndarray
     popular: np.ndarray
     popularity: np.ndarray
+    share: np.ndarray
     index: ItemIndex
+    neighbours: Neighbours
+    fusion: Fusion | None
+    scale: float
+    now: int
     user_tower: onnxruntime.InferenceSession
 
     @classmethod
@@ -77,16 +89,22 @@ class Snapshot:
             vocab=Vocabulary(items["item_id"].to_pylist()),
             titles=[None, *items["title"].to_pylist()],
             vectors=np.load(release.file("vectors.npy"), mmap_mode="r"),
+            bias=np.load(release.file("bias.npy"), mmap_mode="r"),
             popular=1 + np.argsort(-count[1:], kind="stable"),
             popularity=count / max(count.max(), 1e-9),
+            share=count / max(count.sum(), 1e-12),
             index=ItemIndex.read(release.folder, towers=release.manifest["towers"]),
+            neighbours=Neighbours.read(release.folder),
+            fusion=Fusion.read(release.folder) if config["neighbours"]["fuse"] else None,
+            scale=release.manifest["scale"],
+            now=release.manifest["now"],
             user_tower=_session(release.file("user_tower.onnx")),
         )
 
     def _warm(self) -> None:
         """Run every part once, so that the first request meets warm caches and a misfit shows now."""
         n, width = len(self.vocab) - 1, self.vectors.shape[1]
-        if not len(self.index) == n == len(self.vectors) - 1:
+        if not len(self.index) == n == len(self.vectors) - 1 == len(self.bias) - 1:
             raise ReleaseDamaged(
                 f"release {self.id} has {n} items, {len(self.vectors) - 1} vectors and {len(self.index)} in the index; "
                 "roll back with: recsys rollback"
@@ -96,15 +114,17 @@ class Snapshot:
             if user.shape != (width,) or not np.isfinite(user).all():
                 raise ReleaseDamaged(f"release {self.id}: its user tower does not give {width} numbers; roll back with: recsys rollback")
             self._nearest(user, 10, np.zeros(0, np.int64))
+            self.recommend([Event(self.vocab.ids[1], "play", self.now)], 10)
 
     def recommend(
         self, history: Sequence[Event], k: int, exclude_seen: bool = True, exclude_items: Iterable[str] = ()
     ) -> list[dict[str, Any]]:
         """Return up to `k` items for a history (oldest first), best first: item_id, score, source, title where known.
 
-        An item whose newest event is a dislike or a skip stays out even where seen items are allowed. Scores compare
-        within one source: "tower" is the towers' inner product plus what the item's popularity adds, "popular" the share of
-        the most popular item's views.
+        An item whose newest event is a dislike or a skip stays out even where seen items are allowed. The score is how likely the item is
+        to be next, and the source ("tower", "neighbours" or "popular") who says most for it. Without fusion the score of "tower" is the
+        towers' inner product plus what the item's popularity adds. For whom nothing is known, and at the end of a long list, "popular" is
+        the share of the most popular item's views.
         """
         rows = self.vocab.rows(event.item_id for event in history)
         kinds = np.array([events.CODE[event.event_type] for event in history], np.int64)
@@ -114,11 +134,15 @@ class Snapshot:
         barred.update(self.vocab.rows(exclude_items).tolist())
         out = np.fromiter(barred, np.int64)
         answer: list[dict[str, Any]] = []
-        newest = known[-self.history :]
-        if len(newest):
-            time = np.array([history[place].timestamp for place in newest], np.int64)
-            user = self._user(rows[newest], kinds[newest], gap_buckets(time))
-            answer = [self._item(row, score, "tower") for row, score in self._nearest(user, k, out)]
+        if len(known):
+            time = np.array([history[place].timestamp for place in known.tolist()], np.int64)
+            newest = slice(-self.history, None)
+            user = self._user(rows[known][newest], kinds[known][newest], gap_buckets(time[newest]))
+            if self.fusion is None:
+                answer = [self._item(row, score, "tower") for row, score in self._nearest(user, k, out)]
+            else:
+                past = Histories(np.array([0, len(known)]), rows[known], kinds[known], time)
+                answer = [self._item(*found) for found in self._fused(user, past, k, out)]
         return answer + self._popular(k - len(answer), barred | {self.vocab.row(item["item_id"]) for item in answer})
 
     def similar(self, item_id: str, k: int) -> list[dict[str, Any]]:
@@ -139,6 +163,46 @@ class Snapshot:
             "lengths": np.array([len(rows)], np.int64),
         }
         return self.user_tower.run(["user"], feed)[0][0]
+
+    def _fused(self, user: np.ndarray, past: Histories, k: int, out: np.ndarray) -> list[tuple[int, float, str]]:
+        """Return row, score and source of the best `k` by all three experts.
+
+        Asked are the best of each. Who is in none of these lists has no votes, and at most what the last of the others have: while that
+        might be enough (Fagin's threshold algorithm, PODS 2001) the lists are taken longer.
+        """
+        assert self.fusion is not None
+        now = np.array([max(self.now, past.time[-1])])
+        votes = fusion.without(self.neighbours.votes(past, now), np.zeros(len(out), np.int64), out, len(self.vectors))
+        weights = self.fusion.of(np.array([len(past.item)]))[0]
+        depth = max(k, fusion.BEST)
+        while True:
+            rows, by_expert, limit = self._opinions(user, votes, weights, depth, out)
+            score = by_expert.sum(axis=0)
+            best = np.lexsort((rows, -score))[:k]
+            if depth >= len(self.popular) or (len(best) == k and score[best[-1]] > limit):
+                source = np.array(SOURCES)[by_expert.argmax(axis=0)]
+                return list(zip(rows[best].tolist(), score[best].tolist(), source[best].tolist(), strict=True))
+            depth *= 4
+
+    def _opinions(
+        self, user: np.ndarray, votes: Votes, weights: np.ndarray, depth: int, out: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return rows (C,), what towers, neighbours and popularity say for each (3, C), and the most that any other row can have."""
+        logits, found = self.index.search(user[None], depth + len(out))
+        known = (found[0] > 0) & ~np.isin(found[0], out)
+        nearest, logits = found[0][known], self.scale * logits[:, known]
+        popular = self.popular[: depth + len(out)]
+        others = np.setdiff1d(np.concatenate([votes[1], popular[~np.isin(popular, out)]]), nearest)
+        rows, place = np.unique(np.concatenate([nearest, others]), return_inverse=True)
+        expected = np.empty(len(rows), np.float32)
+        expected[place] = np.concatenate([logits[0], self.scale * (self.vectors[others] @ user + self.bias[others])])
+        total = float(fusion.log_total(logits)[0, 0]) if logits.size else 0.0
+        by_expert = np.zeros((3, len(rows)))
+        by_expert[0] = (1 - weights.sum()) * np.exp(expected - total)
+        by_expert[1, np.searchsorted(rows, votes[1])] = weights[0] * fusion.shares_of(votes[2], votes[0], 1)
+        by_expert[2] = weights[1] * self.share[rows]
+        last = float(np.exp(logits.min() - total)) if logits.size else 1.0
+        return rows, by_expert, float((1 - weights.sum()) * last + weights[1] * self.share[popular[-1]])
 
     def _nearest(self, query: np.ndarray, k: int, out: np.ndarray, biased: bool = True) -> list[tuple[int, float]]:
         scores, rows = self.index.search(query[None], k, exclude=out, biased=biased)

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+from eval.timeline import Learned, Queries, Window
 from recsys.events import SCHEMA
 
 DAY = 86_400
@@ -35,3 +36,35 @@ def a_log(days: int = 8, people: int = 12, seed: int = 0) -> pa.Table:
             first = int(rng.integers(0, 6 + day))
             rows += [(f"u{person}", f"film{first + step}", day * DAY + 60.0 * person + step) for step in range(int(rng.integers(2, 4)))]
     return log_of(*rows)
+
+
+class Spy:
+    """A method that scores the rows 1, 2, 3, ... in falling order and keeps what it was given."""
+
+    name = "spy"
+    random = False
+
+    def __init__(self, borrowed: float = 0.0, examples: int = 0) -> None:
+        self.tells = Learned(borrowed, examples)
+        self.learned: list[list[str]] = []
+        self.past: list[list[str]] = []
+        self.described: list[list[str]] = []
+        self.asked: list[list[str]] = []
+        self.story: list[str] = []
+
+    def learn(self, window: Window) -> Learned:
+        self.vocab = window.vocab
+        self.learned.append(window.events["item_id"].to_pylist())
+        self.past.append(window.past["item_id"].to_pylist())
+        self.described.append(sorted(window.catalogue))
+        self.story.append("learn")
+        return self.tells
+
+    def scores(self, queries: Queries) -> np.ndarray:
+        past = queries.histories
+        self.asked += [[self.vocab.ids[row] for row in past.item[a:b]] for a, b in zip(past.start, past.start[1:], strict=False)]
+        self.story.append("answer")
+        return np.tile(-np.arange(queries.n_items, dtype=np.float32), (len(queries), 1))
+
+    def size(self) -> int:
+        return 12

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -5,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.batches import Batches, Examples, ItemCounts, batch, examples
+from recsys.batches import WISHES, Batches, Examples, ItemCounts, batch, examples
 from recsys.events import SCHEMA
 from recsys.sessions import sessionise
 from recsys.vocab import Vocabulary
@@ -56,7 +57,80 @@ def stretch(*items):
     """One example in which every event but the first is to be learned."""
     n = len(items)
     zeros, weight = np.zeros(n, np.int8), np.array([0, *[1] * (n - 1)], np.float32)
-    return Examples(np.array([0, n]), np.array(items, np.int32), zeros, zeros, weight, np.zeros(n, np.int16))
+    return without_wishes(np.array([0, n]), np.array(items, np.int32), zeros, zeros, weight, np.zeros(n, np.int16))
+
+
+def without_wishes(start, item, *rest):
+    """Examples for which no neighbour had a word."""
+    return Examples(start, item, *rest, np.zeros((len(item), WISHES), np.int32), np.zeros((len(item), WISHES), np.float16))
+
+
+def wishing(wish, chance, item=(9, 9, 9)):
+    """One example with wishes: for each event the rows and their running shares."""
+    wish = np.array([[*row, *[0] * (WISHES - len(row))] for row in wish], np.int32)
+    chance = np.array([[*row, *[1 if row else 0] * (WISHES - len(row))] for row in chance], np.float16)
+    return replace(stretch(*item), wish=wish, chance=chance)
+
+
+def test_without_wishes_every_event_is_foretold_as_it_was_and_with_nothing_else_only_wishes_are():
+    some, rng = wishing([[1], [], [3, 4]], [[1.0], [], [0.5, 1.0]]), np.random.default_rng(0)
+    for _ in range(50):
+        assert some.drawn(0.0, rng).tolist() == [9, 9, 9]
+        first, second, third = some.drawn(1.0, rng).tolist()
+        assert (first, second) == (1, 9)  # nobody wished for anything at the second
+        assert third in (3, 4)
+
+
+def test_wishes_are_drawn_as_often_as_their_votes_say():
+    n = 20_000
+    some = wishing([[5, 6, 7]] * n, [[0.5, 0.75, 1.0]] * n, item=[9] * n)
+    count = np.bincount(some.drawn(0.4, np.random.default_rng(1)), minlength=10) / n
+    assert count[[5, 6, 7, 9]] == pytest.approx([0.2, 0.1, 0.1, 0.6], abs=0.01)
+    assert count.sum() == pytest.approx(count[[5, 6, 7, 9]].sum())
+
+
+def test_the_last_of_many_wishes_can_be_drawn_and_nothing_beyond():
+    shares = (np.arange(1, WISHES + 1) / WISHES).tolist()
+    some = wishing([list(range(1, WISHES + 1))] * 4000, [shares] * 4000, item=[99] * 4000)
+    assert set(some.drawn(1.0, np.random.default_rng(2)).tolist()) == set(range(1, WISHES + 1))
+
+
+def test_what_is_foretold_can_be_another_item_and_what_was_seen_stays():
+    some = stretch(1, 2, 3).join(stretch(4, 5))
+    made, plain = batch(some, np.array([11, 12, 13, 14, 15])), batch(some)
+    assert made.target.tolist() == [[12, 13], [15, 0]]
+    assert (
+        (made.item.tolist(), made.weight.tolist()) == (plain.item.tolist(), plain.weight.tolist()) == ([[1, 2], [4, 0]], [[1, 1], [1, 0]])
+    )
+
+
+def test_a_pass_draws_its_wishes_anew_by_the_share_it_was_given():
+    some = wishing([[5]] * 3, [[1.0]] * 3, item=(1, 2, 3))
+    assert [made.target.tolist() for made in Batches(some, 1, seed=0)] == [[[2, 3]]]
+    assert [made.target.tolist() for made in Batches(some, 1, seed=0, wishes=1.0)] == [[[5, 5]]]
+    half = Batches(some, 1, seed=0, wishes=0.5)
+    assert len({str(made.target.tolist()) for _ in range(20) for made in half}) > 1
+    first, second = (Batches(some, 1, 4, 0.5) for _ in range(2))
+    assert [m.target.tolist() for _ in range(9) for m in first] == [m.target.tolist() for _ in range(9) for m in second]
+
+
+def test_what_is_taken_joined_or_remembered_keeps_its_wishes():
+    one, two = wishing([[1], [2], [3]], [[1.0]] * 3), wishing([[4], [5]], [[1.0]] * 2, item=(8, 8))
+    both = one.join(two).remembered()
+    assert both.wish[:, 0].tolist() == [1, 2, 3, 4, 5]
+    assert both.take(np.array([1, 0])).wish[:, 0].tolist() == [4, 5, 1, 2, 3]
+    assert both.take(np.array([1])).drawn(1.0, np.random.default_rng(0)).tolist() == [4, 5]
+
+
+def test_wishes_stand_by_the_events_they_are_for(sessions):
+    wish = np.zeros((len(sessions), WISHES), np.int32)
+    wish[:, 0] = 100 + np.arange(len(sessions))
+    chance = np.ones_like(wish, np.float16)
+    unknown = replace(sessions, item=np.where(np.arange(len(sessions)) == 2, 0, sessions.item))  # which takes no place in an example
+    found = examples(unknown, np.ones(len(sessions), bool), 3, wishes=(wish, chance))
+    item = dict(enumerate(unknown.item.tolist()))
+    assert [item[place - 100] for place in found.wish[:, 0].tolist()] == found.item.tolist()
+    assert 102 not in found.wish
 
 
 def test_joined_batches_keep_their_rows():
@@ -105,3 +179,9 @@ def test_streaming_counts_end_where_adding_does_and_no_event_sees_itself():
     assert shares[0].tolist() == none.log_share().tolist()
     np.testing.assert_allclose(shares[1], none.add(item[:2], time[:2]).log_share())
     np.testing.assert_allclose(np.exp(shares).sum(1), 1, rtol=1e-6)
+
+
+def test_shares_are_of_what_is_watched_now():
+    counts = ItemCounts.none(half_life_days=1).grow(4).add(np.array([1, 1, 2]), np.array([0, DAY, DAY]))
+    assert counts.share().tolist() == pytest.approx([0, 0.6, 0.4, 0])
+    assert ItemCounts.none(1).grow(3).share().tolist() == [0, 0, 0]

@@ -116,7 +116,7 @@ def test_every_command_teaches_and_takes_json() -> None:
         assert len(found[name].callback.__doc__ or "") > 40, name
     options = [(name, option) for name in found for option in _options(name) if not option.help]
     assert options == []
-    assert len(found) == 13
+    assert len(found) == 14
 
 
 def _options(name: str) -> list[Any]:
@@ -177,7 +177,7 @@ BAD_INPUT = {
     "fit --config none.toml": "there is no config file none.toml; the ones that come with the project are in configs/",
     "fit --set training.epoch=3": "there is no setting 'training.epoch'; did you mean 'epochs'",
     "fit --set training.epochs=many": "training.epochs = 'many': input should be a valid integer",
-    "fit --set model.heads=3": "heads must divide model.dim, which is 64",
+    "fit --set model.heads=3": "heads must divide model.dim, which is 128",
     "fit --set training.epochs": "cannot read 'training.epochs'; write name=value",
     "fit --until yesterday": "--until 'yesterday' is not a moment; write 2013-06-01",
     "fit --until inf": "--until 'inf' is not a moment",
@@ -189,9 +189,9 @@ BAD_INPUT = {
     "data get movielens-huge": "there is no data set 'movielens-huge'; did you mean 'movielens-latest-small'",
     "simulate --users 0": "simulate needs users to be 1 or more; got 0",
     "evaluate": "there are no events to evaluate on; import some with: recsys import",
-    "evaluate --data log.csv --methods popular,nearest": "there is no method 'nearest'; allowed: als, ewc, frozen, knn",
+    "evaluate --data log.csv --methods popular,nearest": "there is no method 'nearest'; allowed: als, bpr, dropout, ewc, frozen",
     "evaluate --data log.csv --methods populer": "there is no method 'populer'; did you mean 'popular'",
-    "evaluate --data log.csv --protocol replay": "there is no protocol 'replay'; allowed: ader, prequential",
+    "evaluate --data log.csv --protocol replay": "there is no protocol 'replay'; allowed: ader, next-session, prequential",
     "evaluate --data log.csv --protocol ader": "--protocol ader wants --data FOLDER",
     "evaluate --data log.csv --window week": "--window 'week' is not a length of time; write 30m, 12h, 7d or 2w",
     "evaluate --data log.csv --window -1d": "--window '-1d' must be longer than nothing",
@@ -310,5 +310,5 @@ def test_evaluate_writes_its_results_as_json(run: Run, tmp_path: Path) -> None:
     written, printed = json.loads((tmp_path / "out.json").read_text()), json.loads(run(*common, "-").out)
     for results in (written, printed):
         assert results["protocol"] == "prequential"
-        assert 0 < results["methods"]["popular"]["mean"]["recall@5"] <= 1
+        assert 0 < results["methods"]["popular"]["macro"]["recall@5"] <= 1
         assert [window["window"] for window in results["methods"]["popular"]["windows"]] == [1, 2, 3]

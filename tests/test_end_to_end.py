@@ -62,6 +62,23 @@ def ids(answer: httpx.Response) -> list[str]:
     return [item["item_id"] for item in answer.json()["items"]]
 
 
+def test_python_and_http_rank_alike(home, api):
+    from recsys import Recommender
+    from recsys.log import Log
+
+    model, log = Recommender.load(home), Log(home / "log").read(columns=["user_id"])
+    people = sorted(set(log["user_id"].to_pylist()))[::20]
+    assert len(people) > 5
+    sources = set()
+    for seen in ("true", "false"):
+        answers = model.recommend([*people, "nobody"], k=20, exclude_seen=seen == "true").groupby("user_id")
+        for person in [*people, "nobody"]:
+            served = api.get(f"/v1/recommend/{person}?k=20&exclude_seen={seen}").json()["items"]
+            assert answers.get_group(person)["item_id"].tolist() == [item["item_id"] for item in served], person
+            sources |= {item["source"] for item in served}
+    assert sources == {"tower", "neighbours", "popular"}
+
+
 def test_from_a_tap_to_the_next_release(home, api):
     assert api.get("/health/ready").status_code == 200
     before = api.get("/v1/recommend/nobody-yet?k=10")

@@ -10,9 +10,10 @@ from worlds import DAY, NOW, publish_release
 
 from recsys.errors import ReleaseDamaged
 from recsys.events import CODE, SCHEMA
+from recsys.neighbours import Neighbours
 from recsys.registry import Registry
-from recsys.sessions import histories, sessionise
-from recsys.settings import Data, Settings
+from recsys.sessions import Sessions, histories, sessionise
+from recsys.settings import Data, NeighbourSettings, Settings
 from serving.engine import Engine, ItemNotFound, Snapshot
 from serving.profiles import Event
 
@@ -32,12 +33,67 @@ def ids(answer: list[dict]) -> list[str]:
     return [item["item_id"] for item in answer]
 
 
+ALONE = Settings(neighbours=NeighbourSettings(fuse=False))
+
+
+def those_who_go_west() -> Neighbours:
+    """Three people who went from east to west within the hour; rows as in CORNERS, from 1."""
+    start, item = np.array([0, 2, 4, 6]), np.array([3, 6] * 3, np.int32)
+    times = NOW - np.repeat([3, 2, 1], 2) * 3_600_000 + np.tile([0, 60_000], 3)
+    memory = Neighbours()
+    memory.add(Sessions(["a", "b", "c"], start, item, np.full(6, CODE["play"], np.int8), times, np.repeat(range(3), 2), np.arange(6)))
+    return memory
+
+
+def test_what_neighbours_went_on_to_is_recommended_and_says_so(tmp_path):
+    memory = those_who_go_west()
+    answer = compass(tmp_path, neighbours=memory, weights=(0.8, 0.0)).recommend(did("east"), 5)
+    assert (answer[0]["item_id"], answer[0]["source"]) == ("west", "neighbours")
+    likely = np.exp([-1, np.sqrt(0.5), np.sqrt(0.5), 0, 0])
+    by_towers = 0.2 * likely / likely.sum()
+    by_votes = 0.8  # the votes for "east" itself are left out: who votes for it speaks for west alone
+    assert answer[0]["score"] == pytest.approx(by_votes + by_towers[0], rel=1e-5)
+    assert [item["score"] for item in answer[1:]] == pytest.approx(by_towers[1:], rel=1e-5)
+    assert {item["source"] for item in answer[1:]} == {"tower"}
+
+
+def test_votes_for_what_is_excluded_disliked_or_seen_count_for_nothing(tmp_path):
+    snapshot = compass(tmp_path, neighbours=those_who_go_west(), weights=(0.8, 0.0))
+    assert "west" not in ids(snapshot.recommend(did("east"), 10, exclude_items=["west"]))
+    disliked = did("west", kind="dislike") + did("east", start=NOW + 5000)
+    assert "west" not in ids(snapshot.recommend(disliked, 10, exclude_seen=False))
+    assert ids(snapshot.recommend(did("east"), 2, exclude_seen=False))[0] in ("west", "east")
+    alone = compass(tmp_path / "alone").recommend(did("east"), 10, exclude_items=["west"])
+    assert ids(snapshot.recommend(did("east"), 10, exclude_items=["west"])) == ids(alone)  # nobody has a vote left
+
+
+def test_whoever_neighbours_know_nothing_of_is_answered_by_the_towers(tmp_path):
+    snapshot = compass(tmp_path, neighbours=those_who_go_west(), weights=(0.8, 0.0))
+    answer = snapshot.recommend(did("north"), 3)
+    assert ids(answer)[0] == "north-east"
+    assert {item["source"] for item in answer} == {"tower"}
+
+
+def test_what_is_popular_can_win_and_says_so(tmp_path):
+    answer = compass(tmp_path, counts=[0, 0, 0, 0, 0, 9], weights=(0.0, 0.9)).recommend(did("east"), 2)
+    assert [(item["item_id"], item["source"]) for item in answer] == [("west", "popular"), (answer[1]["item_id"], "tower")]
+    assert answer[0]["score"] > 0.9
+
+
 def test_the_nearest_unseen_items_come_first(tmp_path):
     answer = compass(tmp_path).recommend(did("east"), 3)
     assert set(ids(answer)[:2]) == {"north-east", "south-east"}
     assert "east" not in ids(answer)
     assert [item["source"] for item in answer] == ["tower"] * 3
+    likely = np.exp([np.sqrt(0.5), np.sqrt(0.5), 0, 0, -1])  # among all but "east" itself
+    assert [item["score"] for item in answer] == pytest.approx((likely / likely.sum())[:3], rel=1e-5)
+
+
+def test_without_fusion_a_score_is_what_the_towers_say(tmp_path):
+    answer = compass(tmp_path, settings=ALONE, neighbours=those_who_go_west()).recommend(did("east"), 3)
+    assert set(ids(answer)[:2]) == {"north-east", "south-east"}
     assert answer[0]["score"] == pytest.approx(np.sqrt(0.5), abs=1e-5)
+    assert [item["source"] for item in answer] == ["tower"] * 3
 
 
 def test_seen_items_come_back_when_asked_for(tmp_path):
@@ -80,7 +136,7 @@ def test_asking_for_more_than_there_is_gives_every_other_item_once(tmp_path):
 
 def test_what_an_approximate_index_misses_is_filled_from_popular(tmp_path):
     names = [f"i{n}" for n in range(400)]
-    snapshot = Snapshot.load(publish_release(tmp_path, names, exact_below=0))
+    snapshot = Snapshot.load(publish_release(tmp_path, names, exact_below=0, settings=ALONE))
     snapshot.index.faiss.nprobe = 1
     answer = snapshot.recommend(did("i7"), 300)
     assert len(set(ids(answer))) == 300
@@ -90,6 +146,13 @@ def test_what_an_approximate_index_misses_is_filled_from_popular(tmp_path):
     assert sources == sorted(sources, reverse=True)  # tower first
 
 
+def test_an_approximate_index_leaves_no_gaps_in_a_fused_answer_either(tmp_path):
+    snapshot = Snapshot.load(publish_release(tmp_path, [f"i{n}" for n in range(400)], exact_below=0, weights=(0.4, 0.3)))
+    snapshot.index.faiss.nprobe = 1
+    answer = snapshot.recommend(did("i7"), 399)
+    assert sorted(ids(answer)) == sorted({f"i{n}" for n in range(400)} - {"i7"})
+
+
 def test_titles_are_given_where_known(tmp_path):
     answer = {item["item_id"]: item.get("title") for item in compass(tmp_path).recommend([], 6)}
     assert answer["north"] == "Film north"
@@ -97,7 +160,9 @@ def test_titles_are_given_where_known(tmp_path):
 
 
 def test_popularity_lifts_what_is_recommended_but_not_what_is_similar(tmp_path):
-    snapshot = compass(tmp_path, bias=[0.0, 0.0, 0.0, 0.0, 0.9, 0.0])  # "south" stands at a right angle to "east"
+    bias = [0.0, 0.0, 0.0, 0.0, 0.9, 0.0]  # "south" stands at a right angle to "east"
+    snapshot = compass(tmp_path, bias=bias, settings=ALONE)
+    assert ids(compass(tmp_path / "fused", bias=bias).recommend(did("east"), 1)) == ["south"]
     answer = snapshot.recommend(did("east"), 1)
     assert ids(answer) == ["south"]
     assert answer[0]["score"] == pytest.approx(0.9, abs=1e-5)
@@ -144,9 +209,10 @@ def test_kinds_order_and_gaps_reach_the_tower(tmp_path):
     assert not np.allclose(base, snapshot._user(np.array([1, 3]), np.array([2, 2]), np.array([0, 9])))
 
 
-@pytest.mark.parametrize(
-    "name", ["vectors.npy", "items.parquet", "items.faiss", "user_tower.onnx", "config.toml", "index.json", "towers.safetensors"]
-)
+FILES = ["vectors.npy", "bias.npy", "items.parquet", "items.faiss", "user_tower.onnx", "config.toml", "index.json", "towers.safetensors"]
+
+
+@pytest.mark.parametrize("name", [*FILES, "fusion.json", "neighbours/about.json", "neighbours/item.npy"])
 def test_a_release_with_a_changed_file_is_refused_and_the_old_one_keeps_serving(tmp_path, caplog, name):
     publish_release(tmp_path, list(CORNERS))
     engine = Engine(tmp_path / "releases")
@@ -192,7 +258,7 @@ def rewrite(release, name: str, content: bytes) -> None:
     release.file("manifest.json").write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("name", ["vectors.npy", "items.parquet", "items.faiss", "user_tower.onnx", "index.json"])
+@pytest.mark.parametrize("name", ["vectors.npy", "bias.npy", "items.parquet", "items.faiss", "user_tower.onnx", "index.json"])
 def test_parts_of_two_releases_are_refused_even_when_every_hash_fits(tmp_path, name):
     other = publish_release(tmp_path / "other", [*CORNERS, "centre"], dim=4).file(name).read_bytes()
     release = publish_release(tmp_path, list(CORNERS))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys.losses import Candidates, correct, log_inclusion, softmax_loss
+from recsys.losses import Candidates, SampledSoftmax, log_inclusion
 
 ITEMS, DIM = 30, 8
 
@@ -15,6 +15,12 @@ def world():
     torch.manual_seed(0)
     frequency = torch.cat([torch.zeros(1), 1 / torch.arange(1, ITEMS + 1.0)])
     return frequency / frequency.sum(), torch.randn(ITEMS + 1, DIM), torch.randn(DIM), 3
+
+
+def sampled(users: Tensor, candidates: Tensor, log_q: Tensor, own: Tensor) -> Tensor:
+    """The loss at a scale of 1, with popularity out of play."""
+    one, none, share = torch.tensor(1.0), torch.tensor(0.0), torch.zeros(1, len(log_q))
+    return SampledSoftmax.apply(users, candidates, one, none, share, torch.zeros_like(own), log_q, own, torch.ones(len(own)))
 
 
 def full_gradient(vectors: Tensor, person: Tensor, target: int) -> Tensor:
@@ -36,9 +42,11 @@ def sampled_gradient(world, in_batch: int, uniform: int, draws: int, positive_co
         if not in_batch:  # then only the uniform draws bring the others in
             log_q = log_inclusion(torch.zeros(len(rows)), 1, uniform, ITEMS)
         asking = person.clone().requires_grad_()
-        scores = (vectors[rows] @ asking)[None]
-        scores = scores - log_q if positive_corrected else correct(scores, log_q, own[:1])
-        total += torch.autograd.grad(softmax_loss(scores, own[:1], torch.ones(1)), asking)[0]
+        if positive_corrected:
+            loss = torch.nn.functional.cross_entropy((vectors[rows] @ asking)[None] - log_q, own[:1])
+        else:
+            loss = sampled(asking[None], vectors[rows], log_q, own[:1])
+        total += torch.autograd.grad(loss, asking)[0]
     return total / draws
 
 
@@ -70,8 +78,11 @@ def test_log_inclusion_is_that_of_at_least_one_draw():
 
 
 def test_correction_leaves_the_own_positive_alone():
-    scores = correct(torch.zeros(2, 3), torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([0, 2]))
-    assert scores.tolist() == [[0.0, 2.0, 3.0], [1.0, 2.0, 0.0]]
+    # all scores 0: corrected, the others stand at -(-1), -(-2), -(-3), and the own one at 0
+    log_q = torch.tensor([-1.0, -2.0, -3.0])
+    loss = sampled(torch.zeros(2, 4), torch.zeros(3, 4), log_q, torch.tensor([0, 2]))
+    by_hand = [math.log(1 + math.e**2 + math.e**3), math.log(math.e + math.e**2 + 1)]
+    assert loss.item() == pytest.approx(sum(by_hand) / 2, rel=1e-6)
 
 
 def test_a_target_met_twice_is_one_candidate():
@@ -88,7 +99,75 @@ def test_a_small_catalogue_is_compared_whole():
     assert rows[own].tolist() == [2, 5]
 
 
+def question(rows: int = 5, candidates: int = 7, moments: int = 3, dim: int = 4):
+    """What the loss takes, in double precision: some rows weigh nothing, some are remembered (moment -1), two want the same item."""
+    random = torch.Generator().manual_seed(3)
+
+    def normal(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=random)
+
+    learned = [normal(rows, dim), normal(candidates, dim), torch.tensor(3.0).double(), torch.tensor(0.7).double()]
+    share = normal(moments, candidates)
+    moment, own = torch.tensor([0, -1, 1, 2, -1]), torch.tensor([2, 2, 0, 6, 1])
+    weight = torch.tensor([1.0, 0.5, 0.0, 2.0, 1.0], dtype=torch.float64)
+    return [x.requires_grad_() for x in learned], (share, moment, -normal(candidates).abs(), own, weight)
+
+
+def said_slowly(users, candidates, scale, popularity, share, moment, log_q, own, weight):
+    """The loss row by row, candidate by candidate, left to autograd."""
+    total = torch.zeros((), dtype=users.dtype)
+    for row in range(len(users)):
+        scores = []
+        for column in range(len(candidates)):
+            score = scale * (users[row] @ candidates[column]) + popularity * share[int(moment[row])][column]
+            scores.append(score if column == own[row] else score - log_q[column])
+        total = total + weight[row] * (torch.logsumexp(torch.stack(scores), 0) - scores[int(own[row])])
+    return total / weight.sum()
+
+
+def test_the_loss_and_its_gradients_are_those_of_the_rule_said_slowly():
+    learned, given = question()
+    fast, slow = SampledSoftmax.apply(*learned, *given), said_slowly(*learned, *given)
+    assert fast.item() == pytest.approx(slow.item(), rel=1e-12)
+    for found, expected in zip(torch.autograd.grad(2.5 * fast, learned), torch.autograd.grad(2.5 * slow, learned), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_gradients_are_the_slopes_of_the_loss():
+    learned, given = question()
+    assert torch.autograd.gradcheck(lambda *x: SampledSoftmax.apply(*x, *given), learned)
+
+
+def test_high_scores_do_not_overflow():
+    learned, given = question()
+    with torch.no_grad():
+        learned[2].mul_(300)
+    assert SampledSoftmax.apply(*learned, *given).item() == pytest.approx(said_slowly(*learned, *given).item(), rel=1e-12)
+    assert all(torch.isfinite(x).all() for x in torch.autograd.grad(SampledSoftmax.apply(*learned, *given), learned))
+
+
+def test_what_is_remembered_is_scored_under_the_last_share():
+    learned, (share, moment, *rest) = question()
+    last = torch.where(moment == -1, len(share) - 1, moment)
+    assert torch.equal(SampledSoftmax.apply(*learned, share, moment, *rest), SampledSoftmax.apply(*learned, share, last, *rest))
+    other = torch.where(moment == -1, 0, moment)
+    assert not torch.equal(SampledSoftmax.apply(*learned, share, moment, *rest), SampledSoftmax.apply(*learned, share, other, *rest))
+
+
 def test_weights_say_how_much_a_row_counts():
-    scores, own = torch.tensor([[1.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 0])
-    alone = softmax_loss(scores[:1], own[:1], torch.ones(1))
-    assert softmax_loss(scores, own, torch.tensor([2.0, 0.0])) == pytest.approx(float(alone))
+    (users, *rest), (share, moment, log_q, own, _) = question()
+
+    def loss(rows: list[int], weights: list[float]) -> float:
+        users_, weight = users[rows], torch.tensor(weights, dtype=torch.float64)
+        return SampledSoftmax.apply(users_, *rest, share, moment[rows], log_q, own[rows], weight).item()
+
+    assert loss([0, 1], [2.0, 0.0]) == pytest.approx(loss([0], [1.0]))
+    assert loss([0, 1], [3.0, 1.0]) == pytest.approx(0.75 * loss([0], [1.0]) + 0.25 * loss([1], [1.0]))
+    assert loss([0, 1], [0.0, 0.0]) == 0
+
+
+def test_where_all_weigh_nothing_nothing_moves():
+    learned, (*given, weight) = question()
+    loss = SampledSoftmax.apply(*learned, *given, torch.zeros_like(weight))
+    assert loss.item() == 0
+    assert not any(grad.any() for grad in torch.autograd.grad(loss, learned))

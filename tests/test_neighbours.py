@@ -66,7 +66,7 @@ def slow(memory: Neighbours, rows: list[tuple[str, float, list[int]]], history: 
         if similarity == 0:
             continue
         time = [day * DAY + 1000 * place for place in range(len(items))]
-        recency = [1 / (1 + max(0, now - moment) / DAY / memory.days) for moment in time]
+        recency = [1 / (1 + abs(now - moment) / DAY / memory.days) for moment in time]
         weight = similarity / len(items) ** memory.normalise
         match = items.index(next(item for item in query if item in items))
         voters.append((weight * recency[-1], weight, match, items, recency))
@@ -245,9 +245,9 @@ def test_only_the_nearest_timelines_vote():
 
 
 def test_of_equally_near_timelines_those_that_ended_last_vote():
-    memory = Neighbours(nearest=2)
+    memory = Neighbours(nearest=2, days=1e18)  # so that none is worth less for its age
     memory.add(timelines(("a", 3, [1, 2]), ("b", 1, [1, 3]), ("c", 2, [1, 4])))
-    now = np.array([0])  # before all of them: none is older than another
+    now = np.array([0])
     assert np.flatnonzero(memory.scores(histories([1]), now, 6)[0]).tolist() == [1, 2, 4]
 
 

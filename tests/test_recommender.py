@@ -1,5 +1,6 @@
 """From Python: fit, go on learning, recommend; pandas in, pandas out, the same log and releases as the command line."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 
 from recsys import Recommender
 from recsys.errors import BadInput, RecsysError, ReleaseNotFound
-from recsys.events import POSITIVE
+from recsys.events import HISTORY, POSITIVE
 from recsys.home import Home
 from recsys.log import Log
 from recsys.registry import Registry
-from recsys.settings import Settings, load_settings
+from recsys.settings import NeighbourSettings, Settings, load_settings
 from recsys.simulate import simulate
+from serving.engine import Snapshot
+from serving.profiles import Event
 
 CUT = pd.Timestamp("2024-01-15", tz="UTC")
 EARLY = pd.Timestamp("2024-01-12", tz="UTC")
@@ -92,11 +95,11 @@ def test_what_was_seen_is_left_out_unless_asked_and_what_was_disliked_always(fit
         assert set(new.loc[new["user_id"] == user, "item_id"]) == wanted - seen(known, user)
 
 
-def test_a_person_nobody_met_gets_what_is_popular_now(fitted: Recommender, events: pd.DataFrame) -> None:
+def test_a_person_nobody_met_gets_what_is_popular_now(fitted: Recommender, settings: Settings, events: pd.DataFrame) -> None:
     answer = fitted.recommend(["nobody", "nobody else"], k=5)
     mine, theirs = (answer.loc[answer["user_id"] == user, "item_id"].tolist() for user in ("nobody", "nobody else"))
     known = events[(events["timestamp"] < CUT) & events["event_type"].isin(POSITIVE)]
-    age = (known["timestamp"].max() - known["timestamp"]) / pd.Timedelta(days=3)
+    age = (known["timestamp"].max() - known["timestamp"]) / pd.Timedelta(days=settings.training.count_half_life)
     popular = (0.5**age).groupby(known["item_id"]).sum().nlargest(5)
     assert mine == theirs == popular.index.tolist()
 
@@ -105,6 +108,55 @@ def test_people_with_different_pasts_get_different_films(fitted: Recommender, ev
     scores = fitted.recommend(people(events)[:2], k=1000, exclude_seen=False).pivot(index="item_id", columns="user_id", values="score")
     one, other = (scores.dropna()[user] for user in scores)
     assert not np.allclose(one, other)
+
+
+def lived(events: pd.DataFrame, user: str) -> list[Event]:
+    """What the API's profile of a person would hold."""
+    mine = events[(events["user_id"] == user) & events["event_type"].isin(HISTORY)].sort_values("timestamp", kind="stable")
+    assert mine["timestamp"].is_unique  # so that the order is not in question
+    time = mine["timestamp"].astype("datetime64[ms, UTC]").astype("int64")
+    return [Event(*row) for row in zip(mine["item_id"], mine["event_type"], time, strict=True)]
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_the_answer_is_that_of_the_api(grown: Recommender, events: pd.DataFrame, exclude_seen: bool) -> None:
+    snapshot = Snapshot.load(Registry(grown.home.releases).open())
+    assert snapshot.fusion is not None
+    spoke: set[str] = set()
+    for user in [*people(events)[:10], "stranger"]:
+        answer = grown.recommend(user, k=15, exclude_seen=exclude_seen)
+        served = snapshot.recommend(lived(events, user), 15, exclude_seen)
+        assert answer["item_id"].tolist() == [item["item_id"] for item in served]
+        np.testing.assert_allclose(answer["score"], [item["score"] for item in served], rtol=1e-3)
+        spoke |= {item["source"] for item in served}
+    assert spoke > {"neighbours"}
+    assert grown.recommend("nobody", k=15)["item_id"].tolist() == [item["item_id"] for item in snapshot.recommend([], 15)]
+
+
+def test_without_fusion_the_answer_is_that_of_the_towers_here_and_in_the_api(settings: Settings, events: pd.DataFrame) -> None:
+    alone = settings.model_copy(update={"neighbours": NeighbourSettings(fuse=False)})
+    some = events.head(300)
+    models = [Recommender(settings=chosen).fit(some) for chosen in (alone, settings)]
+    snapshot, user = Snapshot.load(Registry(models[0].home.releases).open()), some["user_id"].value_counts().index[0]
+    for exclude_seen in (True, False):
+        answer, fused = (model.recommend(user, k=15, exclude_seen=exclude_seen) for model in models)
+        served = snapshot.recommend(lived(some, user), 15, exclude_seen)
+        assert answer["item_id"].tolist() == [item["item_id"] for item in served]
+        np.testing.assert_allclose(answer["score"], [item["score"] for item in served], rtol=1e-3, atol=1e-5)
+        assert answer["item_id"].tolist() != fused["item_id"].tolist()
+
+
+def test_who_has_seen_everything_gets_nothing_and_no_warning(settings: Settings, events: pd.DataFrame) -> None:
+    some = events.head(300)
+    last = some["timestamp"].max()
+    everything = pd.DataFrame(
+        {"user_id": "glutton", "item_id": some["item_id"].unique(), "timestamp": last, "event_type": "watch", "value": None}
+    )
+    model = Recommender(settings=settings).fit(pd.concat([some, everything.astype({"timestamp": some["timestamp"].dtype})]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.recommend("glutton").empty
+        assert len(model.recommend("glutton", k=5, exclude_seen=False)) == 5
 
 
 def test_one_name_is_one_user_and_asking_twice_answers_once(fitted: Recommender) -> None:

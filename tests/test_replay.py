@@ -1,51 +1,41 @@
 import gzip
-import io
-import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from replay_worlds import DAY, a_log, log_of
-from rich.console import Console
+from replay_worlds import DAY, Spy, a_log, log_of
 
 from eval import ader as periods
 from eval import timeline as timelines
-from eval.methods import methods
+from eval.methods import Method, methods
 from eval.metrics import MISS
-from eval.replay import ader, prequential, replay
+from eval.protocols import Plan, ader
+from eval.protocols import prequential as plan_of
+from eval.replay import replay
 from eval.results import Results
-from eval.timeline import Leak, Queries, Rules, Timeline, Window
+from eval.timeline import Leak, Queries, Rules, Timeline
 from recsys.errors import BadInput
 from recsys.settings import Settings
 
 DATA = Path(os.environ.get("RECSYS_DATA") or Path(__file__).parents[2] / "shared" / "data") / "diginetica"
 
 
-class Spy:
-    """Scores the rows 1, 2, 3, ... in falling order and keeps what it was given."""
+def prequential(events: pa.Table, methods: Sequence[Method], ks: Sequence[int] = (10, 20), **options: Any) -> Results:
+    return replay(plan_of(events, **options), methods, ks)
 
-    name = "spy"
 
-    def __init__(self) -> None:
-        self.learned: list[list[str]] = []
-        self.past: list[list[str]] = []
-        self.asked: list[list[str]] = []
-        self.story: list[str] = []
+def found(results: Results, name: str = "spy") -> list[list[int]]:
+    """The ranks in each window."""
+    return [answers.ranks.tolist() for answers in results.answers[name][0]]
 
-    def learn(self, window: Window) -> float:
-        self.vocab = window.vocab
-        self.learned.append(window.events["item_id"].to_pylist())
-        self.past.append(window.past["item_id"].to_pylist())
-        self.story.append("learn")
-        return 0.0
 
-    def scores(self, queries: Queries) -> np.ndarray:
-        past = queries.histories
-        self.asked += [[self.vocab.ids[row] for row in past.item[a:b]] for a, b in zip(past.start, past.start[1:], strict=False)]
-        self.story.append("answer")
-        return np.tile(-np.arange(queries.n_items, dtype=np.float32), (len(queries), 1))
+def counts(results: Results) -> list[dict[str, int]]:
+    return [asked.counts for asked in results.windows]
 
 
 WORLD = log_of(
@@ -64,60 +54,120 @@ def test_each_window_is_answered_event_by_event_before_it_is_learned():
     # ann before B; eve, new; bob before D. ann's second A is a repeat and is not asked; a dislike is never asked
     assert spy.asked == [["A", "C"], [], ["B"], ["C"]]
     # ann's B: A and C are out of play, rank 1. eve's C: rank 3. bob's D was never learned. eve's D (row 4): A, B before it, C is out
-    assert [row.ranks.tolist() for row in results.methods["spy"]] == [[1, 3, MISS], [3]]
-    assert results.windows[0]["targets"] == 3
-    assert results.windows[0]["repeats left out"] == 1
-    assert results.windows[0]["unseen targets"] == 1
-    assert results.windows[1]["repeats left out"] == 1
-    assert results.windows[1]["items"] == 4
-    assert results.mean("spy")["recall@10"] == pytest.approx((2 / 3 + 1) / 2)
-    assert results.mean("spy")["mrr@10"] == pytest.approx(((1 + 1 / 3) / 3 + 1 / 3) / 2)
+    assert found(results) == [[1, 3, MISS], [3]]
+    assert counts(results)[0] == {
+        "events": 4, "repeats left out": 1, "queries": 3, "targets": 3, "unseen targets": 1, "items": 3
+    }  # fmt: skip
+    assert counts(results)[1]["repeats left out"] == 1
+    assert counts(results)[1]["items"] == 4
+    assert results.macro("spy")["recall@10"] == pytest.approx((2 / 3 + 1) / 2)
+    assert results.micro("spy")["recall@10"] == pytest.approx(3 / 4)
+    assert results.macro("spy")["mrr@10"] == pytest.approx(((1 + 1 / 3) / 3 + 1 / 3) / 2)
 
 
 def test_filter_unseen_leaves_out_what_nobody_could_have_learned():
     results = prequential(WORLD, [Spy()], window_seconds=DAY, train=1, filter_unseen=True)
-    assert [row.ranks.tolist() for row in results.methods["spy"]] == [[1, 3], [3]]
-    assert results.windows[0]["unseen left out"] == 1
+    assert found(results) == [[1, 3], [3]]
+    assert counts(results)[0]["unseen left out"] == 1
 
 
 def test_where_the_seen_may_be_shown_again_repeats_are_asked():
     spy = Spy()
     results = prequential(WORLD, [spy], window_seconds=DAY, train=1, exclude_seen=False)
-    assert [row.ranks.tolist() for row in results.methods["spy"]] == [[2, 3, MISS, 1], [4, 4]]
+    assert found(results) == [[2, 3, MISS, 1], [4, 4]]
     assert spy.asked[3] == ["A", "C", "B"]
     assert spy.asked[5] == ["C", "D"]
 
 
-def test_coverage_counts_what_was_shown():
+HOUR = 3600
+SESSIONS = log_of(
+    ("ann", "A", 0), ("bob", "B", 1), ("ann", "C", 2),  # the first fit; rows A 1, B 2, C 3
+    ("eve", "A", DAY - 60), ("eve", "B", DAY + 60),  # a session that began in the first fit is not asked
+    ("ann", "B", DAY + HOUR), ("ann", "C", DAY + HOUR + 1), ("ann", "B", DAY + HOUR + 2), ("ann", "D", DAY + HOUR + 3),
+    ("bob", "A", DAY + 2 * HOUR, "skip"), ("bob", "C", DAY + 2 * HOUR + 1),
+    ("ann", "A", DAY + 5 * HOUR),  # ann's second session of the day, of nothing new to her
+    ("eve", "C", 2 * DAY - 10), ("eve", "D", 2 * DAY + 10),  # a session belongs to the window it begins in, with all its items
+)  # fmt: skip
+
+
+def test_next_session_asks_for_all_items_of_a_session_at_its_start():
+    spy = Spy()
+    plan = plan_of(SESSIONS, window_seconds=DAY, train=1, whole_sessions=True)
+    assert plan.protocol == "next-session"
+    results = replay(plan, [spy])
+    # ann wants B and D (C she has met); bob C, whose session begins with a skip; eve C and D. Nobody is told of the session itself.
+    assert spy.asked == [["A", "C"], ["B"], ["A", "B"]]
+    assert [asked.start.tolist() for asked in results.windows] == [[0, 2, 3, 5]]
+    assert found(results) == [[1, MISS, 2, 1, MISS]]  # ann: A and C are out; bob: A comes before C, B is out; eve: A and B are out
+    assert counts(results)[0] == {
+        "events": 7, "repeats left out": 2, "queries": 3, "targets": 5, "unseen targets": 2, "items": 3
+    }  # fmt: skip
+    assert results.macro("spy")["recall@10"] == pytest.approx((1 / 2 + 1 + 1 / 2) / 3)
+    assert results.macro("spy")["hit_rate@10"] == 1
+
+
+def test_next_session_with_repeats_and_without_the_unseen():
+    plan = plan_of(SESSIONS, window_seconds=DAY, train=1, whole_sessions=True, exclude_seen=False, filter_unseen=True)
+    results = replay(plan, [Spy()])
+    # ann: B, C, each once; bob: C; ann again: A; eve: C
+    assert [asked.start.tolist() for asked in results.windows] == [[0, 2, 3, 4, 5]]
+    assert found(results) == [[2, 3, 3, 1, 3]]
+
+
+def test_next_session_with_a_history_of_the_session_itself_is_a_leak(monkeypatch):
+    honest = Timeline._sessions
+
+    def late(self, window):
+        wanted, _ = honest(self, window)
+        return wanted, wanted
+
+    monkeypatch.setattr(Timeline, "_sessions", late)
+    with pytest.raises(Leak, match="of the session that is asked"):
+        replay(plan_of(SESSIONS, window_seconds=DAY, train=1, whole_sessions=True), [Spy()])
+
+
+def test_figures_of_the_lists_come_from_what_was_shown():
     results = prequential(WORLD, [Spy()], window_seconds=DAY, train=1, ks=[1])
-    assert results.methods["spy"][0].coverage == {1: 2 / 3}  # ann is shown B; eve and bob A
+    assert results.answers["spy"][0][0].lists["coverage@1"] == 2 / 3  # ann is shown B; eve and bob A
 
 
 def test_windows_can_be_limited_and_the_order_of_the_log_does_not_matter():
     shuffled = WORLD.take(np.random.default_rng(0).permutation(len(WORLD)))
-    results = prequential(shuffled, [Spy()], window_seconds=DAY, train=1, windows=1)
-    assert [row.ranks.tolist() for row in results.methods["spy"]] == [[1, 3, MISS]]
+    assert found(prequential(shuffled, [Spy()], window_seconds=DAY, train=1, windows=1)) == [[1, 3, MISS]]
 
 
-def test_learning_a_window_before_answering_it_is_a_leak(monkeypatch):
+def test_events_of_one_moment_are_taken_in_the_order_of_their_ids_everywhere():
+    rows = [("ann", item, DAY) for item in "ABCDEFGHIJK"]  # event 10 comes before event 2
+    spy = Spy()
+    prequential(log_of(("bob", "A", 0), *rows), [spy], window_seconds=DAY, train=1, exclude_seen=False)
+    assert len(spy.asked) == 11
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda lesson, timeline, later: replace(lesson, events=later.events), "before it was answered"),
+        (lambda lesson, timeline, later: replace(lesson, past=timeline.events), "before it was answered"),
+        (lambda lesson, timeline, later: replace(lesson, vocab=timeline.vocab), "vocabulary"),
+        (lambda lesson, timeline, later: replace(lesson, catalogue=timeline.catalogue), "catalogue"),
+    ],
+)
+@pytest.mark.parametrize("whole_sessions", [False, True])
+def test_a_lesson_from_the_future_is_a_leak(monkeypatch, change, says, whole_sessions):
     honest = Timeline.lesson
-    monkeypatch.setattr(Timeline, "lesson", lambda self, first, behind: honest(self, first, behind + 1))
-    with pytest.raises(Leak, match="before it was answered"):
-        prequential(WORLD, [Spy()], window_seconds=DAY, train=1)
+    monkeypatch.setattr(
+        Timeline, "lesson", lambda self, first, behind: change(honest(self, first, behind), self, honest(self, first, behind + 1))
+    )
+    catalogue = {item: {"item_id": item, "title": "a film"} for item in "ABCD"}
+    with pytest.raises(Leak, match=says):
+        prequential(SESSIONS, [Spy()], window_seconds=DAY, train=1, catalogue=catalogue, whole_sessions=whole_sessions)
 
 
-def test_a_past_that_reaches_into_the_future_is_a_leak(monkeypatch):
-    honest = Timeline.lesson
-    monkeypatch.setattr(Timeline, "lesson", lambda self, first, behind: replace(honest(self, first, behind), past=self.events))
-    with pytest.raises(Leak, match="before it was answered"):
-        prequential(WORLD, [Spy()], window_seconds=DAY, train=1)
-
-
-def test_a_vocabulary_from_the_future_is_a_leak(monkeypatch):
-    honest = Timeline.lesson
-    monkeypatch.setattr(Timeline, "lesson", lambda self, first, behind: replace(honest(self, first, behind), vocab=self.vocab))
-    with pytest.raises(Leak, match="vocabulary"):
-        prequential(WORLD, [Spy()], window_seconds=DAY, train=1)
+def test_a_method_is_told_what_an_item_is_only_when_it_has_appeared():
+    spy = Spy()
+    catalogue = {item: {"item_id": item, "title": f"film {item}"} for item in "ABCDE"}
+    prequential(WORLD, [spy], window_seconds=DAY, train=1, catalogue=catalogue)
+    assert spy.described == [["A", "B", "C"], ["A", "B", "C", "D"]]
 
 
 def test_a_history_that_holds_the_event_itself_is_a_leak(monkeypatch):
@@ -139,14 +189,22 @@ def test_timelines_out_of_order_are_a_leak(monkeypatch):
         prequential(WORLD, [Spy()], window_seconds=DAY, train=1, exclude_seen=False)
 
 
-def test_blocks_of_queries_do_not_change_the_answers(monkeypatch):
-    whole = prequential(a_log(), methods("knn", Settings()), window_seconds=DAY, train=3)
+@pytest.mark.parametrize("whole_sessions", [False, True])
+def test_blocks_of_queries_do_not_change_the_answers(monkeypatch, whole_sessions):
+    options = {"window_seconds": DAY, "train": 3, "whole_sessions": whole_sessions}
+    whole = prequential(a_log(), methods("knn", Settings()), **options)
     monkeypatch.setattr(timelines, "CELLS", 40)
-    parts = prequential(a_log(), methods("knn", Settings()), window_seconds=DAY, train=3)
-    assert len(whole.methods["knn"]) == 5
-    for one, other in zip(whole.methods["knn"], parts.methods["knn"], strict=True):
-        assert one.ranks.tolist() == other.ranks.tolist()
-        assert one.coverage == other.coverage
+    parts = prequential(a_log(), methods("knn", Settings()), **options)
+    assert len(found(whole, "knn")) == 5
+    assert found(whole, "knn") == found(parts, "knn")
+    assert whole.macro("knn") == parts.macro("knn")
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_every_block_knows_whether_the_seen_is_left_out(exclude_seen):
+    plan = plan_of(WORLD, window_seconds=DAY, train=1, exclude_seen=exclude_seen)
+    blocks = [queries.exclude_seen for _, questions in plan.questions() for queries, _, _ in questions.blocks()]
+    assert blocks == [exclude_seen] * 2
 
 
 @pytest.mark.parametrize(("options", "says"), [({"train": 9}, "fills 3 windows"), ({"train": 0}, "fills 3 windows")])
@@ -164,75 +222,51 @@ def write_periods(folder: Path, *texts: str) -> Path:
     return folder
 
 
-def test_ader_by_hand(tmp_path):
-    # period 1: item 9 was never learned and goes, from the inputs (session 4) as from the targets (5); session 5 is then one
-    # click long and goes too, as does 6. Session 1 goes on, but as another one. Repeats stay: session 7.
-    folder = write_periods(tmp_path, "1 1|1 2|2 3|3 1", "1 2|4 1|4 9|5 3|4 2|5 9|6 1|7 2|7 2", "8 9|8 1|8 10")
+def test_ader_cycle_by_cycle_by_hand(tmp_path):
+    # Rows in order of appearance: 1, 2, 3 | 9 | 10.
+    # Cycle 1: item 9 was never learned and goes, from the inputs (session 4) as from the targets (5); session 5 is then one click long
+    # and goes too, as does 6. Session 1 goes on, but as another one. Repeats stay: session 7.
+    # Cycle 2: 9 is known by now, 10 is not; in session 8 that leaves 9 -> 1, in session 9 nothing.
+    # Cycle 3: everything is known; session 11 asks twice.
+    folder = write_periods(tmp_path, "1 1|1 2|2 3|3 1", "1 2|4 1|4 9|5 3|4 2|5 9|6 1|7 2|7 2", "8 9|8 1|8 10|9 10|9 2", "11 10|11 9|11 10")
     spy = Spy()
-    results = ader(folder, [spy])
-    assert spy.learned == [["1", "2", "3", "1"], ["2", "1", "9", "3", "2", "9", "1", "2", "2"]]
-    assert spy.asked == [["1"], ["2"], ["9"]]
-    assert [row.ranks.tolist() for row in results.methods["spy"]] == [[2, 2], [1]]
-    assert [window["targets"] for window in results.windows] == [2, 1]
-    assert results.mean("spy")["mrr@20"] == pytest.approx((0.5 + 1) / 2), "the mean of a period first, then of the periods"
+    results = replay(ader(folder), [spy])
+    assert spy.learned == [["1", "2", "3", "1"], ["2", "1", "9", "3", "2", "9", "1", "2", "2"], ["9", "1", "10", "10", "2"]]
+    assert spy.asked == [["1"], ["2"], ["9"], ["10"], ["10", "9"]]
+    assert found(results) == [[2, 2], [1], [4, 5]]
+    assert [count["targets"] for count in counts(results)] == [2, 1, 2]
+    assert [count["items"] for count in counts(results)] == [3, 4, 5]
+    assert [(count["unseen left out"], count["without history left out"]) for count in counts(results)] == [(2, 5), (2, 2), (0, 1)]
+    by_cycle = [0.5, 1, (1 / 4 + 1 / 5) / 2]
+    assert results.macro("spy")["mrr@20"] == pytest.approx(np.mean(by_cycle)), "the mean of a period first, then of the periods"
 
 
 def test_ader_runs_as_many_cycles_as_asked(tmp_path):
     folder = write_periods(tmp_path, "1 1|1 2", "2 1|2 2", "3 1|3 2")
-    assert len(ader(folder, [Spy()], cycles=1).windows) == 1
+    assert len(replay(ader(folder, cycles=1), [Spy()]).windows) == 1
     for cycles in (0, 3):
         with pytest.raises(BadInput, match="1 to 2 cycles"):
-            ader(folder, [Spy()], cycles=cycles)
+            ader(folder, cycles=cycles)
 
 
 def test_period_files_that_are_none_are_one_clear_line(tmp_path):
     with pytest.raises(BadInput, match="found: none"):
-        ader(tmp_path, [Spy()])
+        ader(tmp_path)
     write_periods(tmp_path, "1 1|1 2", "2 1 7|2")
     with pytest.raises(BadInput, match="period_1") as error:
-        ader(tmp_path, [Spy()])
+        ader(tmp_path)
     assert "\n" not in str(error.value)
     (tmp_path / "period_1.txt.gz").write_bytes(b"\x1f\x8b but torn")
     with pytest.raises(BadInput, match="period_1"):
-        ader(tmp_path, [Spy()])
+        ader(tmp_path)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the DIGINETICA period files under $RECSYS_DATA")
 def test_diginetica_has_the_688105_targets_of_the_paper():
     files = periods.period_files(DATA)
     assert len(files) == 17
-    world = Timeline(periods.read(files), np.arange(17) * periods.WEEK)
-    rules = Rules(exclude_seen=False, filter_unseen=True, need_history=True)
-    assert sum(len(world.questions(cycle, rules)) for cycle in range(1, 17)) == 688_105
-
-
-def test_the_json_has_the_agreed_shape_and_the_table_a_row_per_method(tmp_path):
-    results = prequential(a_log(), methods("popular,knn", Settings()), window_seconds=DAY, train=3)
-    results.write(tmp_path / "deep" / "out.json")
-    written = json.loads((tmp_path / "deep" / "out.json").read_text())
-    assert written["protocol"] == "prequential"
-    assert list(written["methods"]) == ["popular", "knn"]
-    windows = written["methods"]["knn"]["windows"]
-    assert [row["window"] for row in windows] == [3, 4, 5, 6, 7]
-    assert {"window", "recall@10", "recall@20", "ndcg@20", "mrr@20", "coverage@20", "seconds"} <= set(windows[0])
-    mean = written["methods"]["knn"]["mean"]
-    assert mean["recall@10"] == pytest.approx(np.mean([row["recall@10"] for row in windows]), abs=1e-5)
-    assert 0 < mean["recall@10"] <= 1
-    assert mean["seconds"] == pytest.approx(mean["seconds_learn"] + mean["seconds_answer"], abs=1e-5)
-    assert written["settings"]["train"] == 3
-    assert written["windows"][0]["targets"] > 0
-    assert written["versions"]["python"]
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(results.table())
-    assert console.export_text().count("knn") == 1
-
-
-def test_seconds_are_those_of_the_method(monkeypatch):
-    clock = iter((10, 13, 20, 21))  # learn from 10 to 13, the one block of scores from 20 to 21
-    monkeypatch.setattr("eval.replay.perf_counter", lambda: next(clock))
-    row = prequential(WORLD, [Spy()], window_seconds=DAY, train=1, windows=1).methods["spy"][0]
-    assert (row.learn_seconds, row.answer_seconds) == (3, 1)
-    assert row.figures()["seconds"] == 4
+    plan = ader(files)
+    assert sum(len(questions) for _, questions in plan.questions()) == 688_105
 
 
 def test_scores_of_the_wrong_shape_are_refused():
@@ -241,4 +275,15 @@ def test_scores_of_the_wrong_shape_are_refused():
             return super().scores(queries)[:, :-1]
 
     with pytest.raises(AssertionError, match="shape"):
-        replay(Timeline(WORLD, np.array([0, DAY * 1000])), [Short()], Rules(), 1, 2, Results("x", {}), [10], lambda *_: None)
+        replay(Plan("x", Timeline(WORLD, np.array([0, DAY * 1000])), Rules(), 1, 2), [Short()])
+
+
+def test_seconds_are_those_of_the_method(monkeypatch):
+    clock = iter((20, 21))  # the one block of scores
+    monkeypatch.setattr("eval.replay.perf_counter", lambda: next(clock))
+    learning = iter((10, 13))
+    monkeypatch.setattr("eval.cost.perf_counter", lambda: next(learning))
+    cost = prequential(WORLD, [Spy(borrowed=4.0, examples=7)], window_seconds=DAY, train=1, windows=1).answers["spy"][0][0].cost
+    assert (cost.seconds_learn, cost.seconds_answer, cost.examples) == (3 + 4, 1, 7)
+    assert cost.peak_mb > 10
+    assert (cost.release_bytes, cost.index_loss, cost.stale_loss) == (12, None, None)

@@ -1,12 +1,14 @@
 """One rule cuts events into sessions and histories, in worlds small enough to check by hand."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.events import CODE, SCHEMA
-from recsys.sessions import GAP_EDGES, N_GAPS, Sessions, gap_buckets, histories, ranges, sessionise
+from recsys.sessions import GAP_EDGES, N_GAPS, Sessions, backwards, gap_buckets, histories, ranges, repeats, sessionise
 from recsys.vocab import Vocabulary
 
 MINUTE = 60_000
@@ -143,3 +145,88 @@ def test_no_history_pads_to_one_empty_column() -> None:
 def test_ranges_counts_from_each_begin_to_its_end() -> None:
     assert ranges(np.array([5, 1, 9]), np.array([7, 1, 12])).tolist() == [5, 6, 9, 10, 11]
     assert ranges(np.array([], int), np.array([], int)).tolist() == []
+
+
+def letters(sessions: Sessions) -> list[str]:
+    """Each timeline as the letters of its items."""
+    items = "".join(VOCAB.ids[row] for row in sessions.item)
+    return [items[a:b] for a, b in pairwise(sessions.start.tolist())]
+
+
+TWO_PEOPLE = table(("u", None, "a", 0), ("u", None, "b", 2, "dislike"), ("u", None, "c", 9), ("u", None, "d", 100), ("v", None, "e", 1))
+
+
+def test_read_from_its_end_a_session_is_a_timeline_of_its_own_with_silences_as_long_as_they_were() -> None:
+    forth = sessionise(TWO_PEOPLE, VOCAB)
+    back, order = backwards(forth)
+    assert letters(back) == ["cba", "d", "e"]
+    assert back.owners == ["u", "u", "v"]
+    assert (back.time // MINUTE).tolist() == [0, 7, 9, 100, 1]
+    assert order.tolist() == [2, 1, 0, 3, 4]
+    assert back.kind.tolist() == forth.kind[order].tolist()
+    assert back.place.tolist() == [2, 1, 0, 3, 4]
+    assert back.session.tolist() == [0, 0, 0, 1, 2]
+
+
+def same(one: Sessions, other: Sessions) -> bool:
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("start", "item", "kind", "time", "session", "place"))
+
+
+EVENTS = st.lists(
+    st.tuples(st.sampled_from("uvw"), st.sampled_from([None, "s", "t"]), st.sampled_from("abc?"), st.integers(0, 99)), max_size=30
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(EVENTS)
+def test_read_from_the_end_twice_every_session_is_as_it_was(rows: list[tuple]) -> None:
+    forth = sessionise(table(*rows), VOCAB)
+    back, order = backwards(forth)
+    again, other = backwards(back)
+    assert sorted(order.tolist()) == list(range(len(rows)))
+    assert order[other].tolist() == list(range(len(rows)))
+    assert again.item.tolist() == forth.item.tolist()
+    assert again.time.tolist() == forth.time.tolist()
+    assert same(backwards(again)[0], back)
+    for a, b in pairwise(back.start.tolist()):
+        assert (np.diff(back.time[a:b]) >= 0).all()
+        assert np.diff(back.time[a:b]).tolist() == np.diff(forth.time[order[a:b]][::-1])[::-1].tolist()
+    assert [back.owners[o] for o in back.owner] == [forth.owners[o] for o in forth.owner[order]]
+
+
+def test_repeats_are_what_their_owner_met_before_whatever_was_said_of_it() -> None:
+    rows = [("u", None, "a", 0), ("u", None, "b", 1, "dislike"), ("u", None, "a", 2), ("u", None, "b", 3), ("v", None, "a", 4)]
+    assert repeats(sessionise(table(*rows), VOCAB)).tolist() == [False, False, True, True, False]
+    assert repeats(sessionise(SCHEMA.empty_table(), VOCAB)).tolist() == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(EVENTS)
+def test_repeats_agree_with_the_rule_said_slowly(rows: list[tuple]) -> None:
+    sessions = sessionise(table(*rows), VOCAB)
+    pairs = list(zip(sessions.owner.tolist(), sessions.item.tolist(), strict=True))
+    assert repeats(sessions).tolist() == [pair in pairs[:n] for n, pair in enumerate(pairs)]
+
+
+def test_some_of_the_people_keep_their_timelines_as_they_were() -> None:
+    sessions = sessionise(table(*[(user, None, item, n) for user in "uvw" for n, item in enumerate("abc")]), VOCAB)
+    some = sessions.of(np.array([True, False, True]))
+    assert (some.owners, some.start.tolist()) == (["u", "w"], [0, 3, 6])
+    whole = sessions.owner != 1
+    for name in ("item", "kind", "time", "session", "place"):
+        assert getattr(some, name).tolist() == getattr(sessions, name)[whole].tolist()
+    assert len(sessions.of(np.zeros(3, bool))) == 0
+    assert letters(backwards(sessions.of(np.array([False, False, True])))[0]) == ["cba"]  # whose sessions are not numbered from 0
+
+
+def test_the_newest_of_each_history_and_whose_each_event_is() -> None:
+    rows = [*[("u", None, item, n) for n, item in enumerate("abcd")], ("v", None, "e", 0), ("w", None, "f", 0), ("w", None, "g", 1)]
+    sessions = sessionise(table(*rows), VOCAB)
+    past = histories(sessions, np.array([3, 4, 6]), 10)
+    newest = past.newest(2)
+    assert [VOCAB.ids[row] for row in newest.item] == ["b", "c", "f"]
+    assert newest.start.tolist() == [0, 2, 2, 3]
+    assert newest.time.tolist() == [MINUTE, 2 * MINUTE, 0]
+    assert past.newest(10).item.tolist() == past.item.tolist()
+    whose, item = past.pairs()
+    assert (whose.tolist(), item.tolist()) == ([0, 0, 0, 2], past.item.tolist())

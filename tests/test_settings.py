@@ -54,14 +54,14 @@ def test_a_misspelt_key_or_section_is_refused_and_the_near_one_named(tmp_path: P
     assert "there is no setting 'modle'; did you mean 'model'?" in refusal(modle__dim=3)
     misspelt = refusal(environ={"RECSYS_MODEL__DIMS": "8"})
     assert misspelt == "environment: RECSYS_MODEL__DIMS: there is no setting 'model.dims'; did you mean 'dim'?"
-    assert "allowed: data, index, model, serving, training, update" in refusal(epochs=3)
+    assert "allowed: data, index, model, neighbours, serving, training, update" in refusal(epochs=3)
     assert "'model.zzz'; allowed: blocks, dim, dropout" in refusal(model__zzz=3)
 
 
 def test_a_key_outside_its_section_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("epochs = 3\n")
-    assert refusal(file).endswith("'epochs' stands outside a section; the sections are: data, model, training, update, index, serving")
+    assert refusal(file).endswith("'epochs' stands outside a section; the sections are: data, model, training, update, neighbours, index, serving")
 
 
 def test_a_wrong_type_or_range_says_where_it_came_from_what_came_and_what_is_allowed(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_wrong_type_or_range_says_where_it_came_from_what_came_and_what_is_all
 
 
 def test_the_heads_of_attention_divide_the_dimension() -> None:
-    assert refusal(model__heads=3) == "settings: model.heads = 3: heads must divide model.dim, which is 64"
+    assert refusal(model__heads=3) == "settings: model.heads = 3: heads must divide model.dim, which is 128"
     assert "heads must divide model.dim, which is 7" in refusal(model__dim=7)
     assert load_settings(environ={}, overrides={"model.dim": 7, "model.encoder": "gru"}).model.dim == 7
 
@@ -114,7 +114,7 @@ def test_the_configs_that_come_with_the_project_can_be_read() -> None:
 def test_every_setting_says_what_it_means() -> None:
     described = [name for name in ALL if len(field(name).description or "") > 10]
     assert described == ALL
-    assert len(ALL) == 35
+    assert len(ALL) == 41
 
 
 def field(name: str) -> Any:
@@ -164,7 +164,9 @@ CHANGED: dict[str, tuple[Any, str]] = {
     "training.lr": (0.01, "fit"),
     "training.negatives": (0, "fit"),
     "training.full_softmax_below": (1000, "fit"),
-    "training.count_half_life": (1.0, "fit"),
+    "training.both_ways": (False, "fit"),
+    "training.wishes": (0.0, "fit"),
+    "training.count_half_life": (3.0, "fit"),
     "update.strategy": ("naive", "update"),
     "update.epochs": (2, "update"),
     "update.lr": (0.01, "update"),

@@ -1,13 +1,15 @@
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_batches import wishing, without_wishes
 from torch import nn
 
-from recsys.batches import Examples, batch
+from recsys.batches import batch
 from recsys.errors import BadInput
 from recsys.losses import Candidates, NextItem
 from recsys.settings import Model, load_settings
@@ -27,7 +29,7 @@ def world(memory: bool = True):
     start, item = np.array([0, 3, 7]), np.array([1, 2, 3, 4, 5, 1, 2], np.int32)
     zeros = np.zeros(7, np.int8)
     weight = np.array([0, 1, 1, 0, 1, 1, 1], np.float32)
-    lessons = Examples(start, item, zeros, zeros, weight, np.zeros(7, np.int16))
+    lessons = without_wishes(start, item, zeros, zeros, weight, np.zeros(7, np.int16))
     past = Memory.empty(10).add(lessons.remembered(), [7]) if memory else Memory.empty(10)
     task = NextItem(Candidates(torch.ones(6), 100, 0, seed=0), torch.zeros(2, 6))
     anchor = copy.deepcopy(towers).requires_grad_(False)
@@ -104,6 +106,16 @@ def test_replay_makes_the_share_of_a_batch_that_it_was_told():
     assert (mixed.moment[2:][mixed.weight[2:] > 0] == -1).all()  # the remembered ones say that they are
 
 
+def test_what_is_remembered_is_softened_by_its_neighbours_too():
+    _, update, lessons = world()
+    remembered = wishing([[5], [5], [5]], [[1.0]] * 3, item=(1, 2, 3)).remembered()
+    update = replace(update, memory=Memory.empty(10).add(remembered, [7]))
+    for share, targets in ((0.0, {2, 3}), (1.0, {5})):
+        mixed = parse("replay(share=0.5)").mix(batch(lessons), replace(update, wishes=share))
+        assert set(mixed.target[2:][mixed.weight[2:] > 0].tolist()) == targets
+        assert mixed.target[:2].tolist() == batch(lessons).target.tolist()
+
+
 class _TwoWeights(nn.Module):
     """A softmax over two items with one weight each, in the clothes that `fisher` asks for."""
 
@@ -126,7 +138,7 @@ def test_the_fisher_of_a_two_weight_softmax_is_what_paper_says():
     start = np.arange(0, 10, 2)
     item = np.array([9, 0, 9, 1, 9, 1, 9, 1], np.int32)
     zeros, weight = np.zeros(8, np.int8), np.array([0, 1] * 4, np.float32)
-    found = fisher(model, Examples(start, item, zeros, zeros, weight, np.zeros(8, np.int16)), update)
+    found = fisher(model, without_wishes(start, item, zeros, zeros, weight, np.zeros(8, np.int16)), update)
     assert found["log_scale"].tolist() == pytest.approx([3 / 16, 3 / 16])
 
 
@@ -174,7 +186,7 @@ def test_memory_is_a_uniform_sample_whatever_the_pieces():
     def stretches(first, n):
         item = np.arange(first, first + n, dtype=np.int32).repeat(2)
         zeros = np.zeros(2 * n, np.int8)
-        return Examples(np.arange(0, 2 * n + 1, 2), item, zeros, zeros, np.ones(2 * n, np.float32), np.zeros(2 * n, np.int16))
+        return without_wishes(np.arange(0, 2 * n + 1, 2), item, zeros, zeros, np.ones(2 * n, np.float32), np.zeros(2 * n, np.int16))
 
     kept = np.zeros(40)
     for seed in range(300):

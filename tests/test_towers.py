@@ -3,9 +3,11 @@ import onnxruntime
 import pytest
 import torch
 
+from recsys.sessions import N_GAPS
 from recsys.settings import Model
-from recsys.towers import ENCODERS, Towers
+from recsys.towers import ENCODERS, Dropout, Towers
 from training import export
+from training.row_adam import RowAdam
 
 SETTINGS = Model(dim=8, heads=2, dropout=0.2, features=32)
 FEATURES = [[], [1, 2], [2, 3], [], [5]]
@@ -87,7 +89,7 @@ def test_id_dropout_hides_ids_in_training_only_and_never_of_items_without_conten
 
 def test_a_step_leaves_every_untouched_row_bit_for_bit():
     made = towers()
-    optimizer = torch.optim.SparseAdam(list(made.tables().values()), lr=0.1)
+    optimizer = RowAdam(list(made.tables().values()), lr=0.1)
     before = {name: table.detach().clone() for name, table in made.tables().items()}
     for rows in ([1, 2], [2]):  # the second step must not carry row 1 on by momentum
         optimizer.zero_grad()
@@ -99,3 +101,54 @@ def test_a_step_leaves_every_untouched_row_bit_for_bit():
     assert not torch.equal(made.items.ids.weight[2], after_first[2])
     untouched = [bucket for bucket in range(32) if bucket not in (1, 2, 3)]
     assert torch.equal(made.items.content.weight[untouched], before["items.content.weight"][untouched])
+
+
+@pytest.mark.parametrize("p", [0.1, 0.4, 0.5])
+def test_dropout_hides_its_share_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    found = Dropout(p).train()(torch.full((200, 50, 30), 2.0))
+    share = round(256 * p) / 256
+    assert (found == 0).float().mean().item() == pytest.approx(share, abs=0.003)
+    assert found.mean().item() == pytest.approx(2.0, abs=0.02)
+    assert found.unique().tolist() == pytest.approx([0, 2 / (1 - share)])
+    for axis in (0, 1, 2):  # nowhere more than elsewhere: each byte is drawn anew
+        assert (found == 0).float().movedim(axis, 0).flatten(1).mean(1).sub(share).abs().max() < 0.05
+
+
+def test_dropout_lets_through_the_gradients_of_what_it_kept():
+    torch.manual_seed(0)
+    x = torch.randn(3, 7, 5, requires_grad=True)  # 105 elements: no whole number of words
+    found = Dropout(0.5).train()(x)
+    found.sum().backward()
+    torch.testing.assert_close(x.grad, torch.where(found == 0, 0.0, 2.0))
+
+
+def test_dropout_does_nothing_at_zero_or_when_it_does_not_train():
+    x = torch.randn(3, 5)
+    assert Dropout(0.0).train()(x) is x
+    assert Dropout(0.5).eval()(x) is x
+
+
+def test_dropout_follows_the_seed_and_draws_anew_each_time():
+    drop, x = Dropout(0.5).train(), torch.ones(100)
+    torch.manual_seed(1)
+    first, second = drop(x), drop(x)
+    torch.manual_seed(1)
+    assert torch.equal(drop(x), first)
+    assert not torch.equal(first, second)
+
+
+def test_the_highest_dropout_that_settings_allow_can_be_trained_with():
+    found = Dropout(0.999).train()(torch.ones(10_000))
+    assert torch.isfinite(found).all()
+    assert 0 < (found > 0).sum() < 200
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_a_silence_before_and_a_silence_after_are_two_things(encoder):
+    tower = towers(encoder).eval().users
+    items, kinds, gaps, _ = histories()
+    assert not torch.allclose(tower(items, kinds, gaps), tower(items, kinds, gaps + N_GAPS))
+    tower(items, kinds, torch.full_like(gaps, 2 * N_GAPS - 1))  # the longest silence, read from the end, has a row too
+    with pytest.raises(IndexError):
+        tower(items, kinds, torch.full_like(gaps, 2 * N_GAPS))

@@ -3,18 +3,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from test_batches import table
 
+from recsys.batches import Examples
 from recsys.catalogue import Catalogue
 from recsys.errors import BadInput
 from recsys.events import HISTORY, milliseconds
 from recsys.home import Home
 from recsys.log import Log, Position
+from recsys.neighbours import Neighbours
 from recsys.registry import Registry
 from recsys.sessions import histories, sessionise
 from recsys.settings import Settings, load_settings
@@ -25,6 +29,7 @@ from serving.engine import Snapshot
 from serving.profiles import Event
 from training.candidate import Candidate
 from training.fit import fit
+from training.fusing import refused
 from training.growth import grown
 from training.job import fit_and_publish, update_and_publish
 from training.recommender import _with_a_last_event
@@ -108,6 +113,67 @@ def test_a_release_reads_back_as_the_candidate_it_was(home, settings):
     np.testing.assert_array_equal(read.memory.keys, made.memory.keys)
     np.testing.assert_array_equal(read.memory.examples.item, made.memory.examples.item)
     assert len(made.memory) > 0
+    for field in fields(Examples):
+        np.testing.assert_array_equal(getattr(read.memory.examples, field.name), getattr(made.memory.examples, field.name))
+    for name in ("owner", "start", "item", "time"):
+        np.testing.assert_array_equal(getattr(read.neighbours, name), getattr(made.neighbours, name))
+    assert len(made.neighbours) > 0
+    np.testing.assert_allclose(read.fusion.weights, made.fusion.weights, atol=1e-6)
+
+
+def test_an_update_adds_to_the_neighbours_and_leaves_its_parents_as_they_were(home, settings):
+    fit_and_publish(home, settings, after(home, 20))
+    parent = Candidate.load(Registry(home.releases).open())
+    old, whole = (getattr(parent.neighbours, name).copy() for name in ("time", "item"))
+    child = Candidate.load(update_and_publish(home, settings))
+    everything = sessionise(Log(home.log).read(), child.vocab, settings.data.session_gap)
+    expected = Neighbours()
+    expected.add(everything)
+    for name in ("owner", "start", "item", "time"):
+        np.testing.assert_array_equal(getattr(child.neighbours, name), getattr(expected, name))
+    assert len(old) == len(parent.neighbours.time) < len(child.neighbours.time)
+    np.testing.assert_array_equal(parent.neighbours.item, whole)
+
+
+def test_the_weights_of_the_answer_are_those_by_which_the_parent_foretold_what_is_new(home, settings):
+    fit_and_publish(home, settings, after(home, 20))
+    parent = Candidate.load(Registry(home.releases).open())
+    child = Candidate.load(update_and_publish(home, settings))
+    assert not parent.fusion.asked.any()
+    assert child.fusion.asked.sum() > 50
+    assert not np.array_equal(child.fusion.weights, parent.fusion.weights)
+    log = Log(home.log)
+    new, past = log.read(after=parent.position), log.read(upto=parent.position)
+    sessions = sessionise(pa.concat_tables([past, new]), child.vocab, settings.data.session_gap)
+    seed = settings.training.seed + 1000
+    expected = refused(parent, sessions, sessions.place >= len(past), settings.serving.exclude_seen, [seed, 2])
+    np.testing.assert_allclose(child.fusion.weights, expected.weights, atol=1e-6)
+    np.testing.assert_allclose(child.fusion.asked, expected.asked)
+
+
+LESSONS = {"training.both_ways": False, "training.wishes": 0.0}
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_setting_of_the_lessons_changes_what_a_fit_learns(name, home, settings):
+    events, catalogue = Log(home.log).read(upto=Position(400)), Catalogue(home.items).items()
+    usual, again = (fit(events, settings, catalogue) for _ in range(2))
+    changed = fit(events, load_settings(overrides={**TINY, name: LESSONS[name]}, environ={}), catalogue)
+    np.testing.assert_array_equal(usual.item_vectors(), again.item_vectors())
+    assert not np.array_equal(usual.item_vectors(), changed.item_vectors())
+
+
+def test_the_settings_of_the_neighbours_reach_the_release(home, settings):
+    events, catalogue = Log(home.log).read(upto=Position(400)), Catalogue(home.items).items()
+    changes = {"neighbours.capacity": 50, "neighbours.share": 0.1, "neighbours.popular": 0.2, "neighbours.fuse": False}
+    usual, changed = fit(events, settings, catalogue), fit(events, load_settings(overrides={**TINY, **changes}, environ={}), catalogue)
+    assert len(usual.neighbours.item) > 50 == len(changed.neighbours.item)
+    assert changed.fusion.weights.tolist() == [[0.1, 0.2]] * 6 != usual.fusion.weights.tolist()
+    registry = Registry(home.releases)
+    for made, fuses in ((usual, True), (changed, False)):
+        with registry.draft() as draft:
+            release = registry.publish(draft, registry.next_id(), registry.current(), {**made.write(draft), "why": "test", "seconds": {}})
+        assert (Snapshot.load(release).fusion is not None) == fuses
 
 
 def test_an_update_leaves_its_parent_alone_and_untouched_rows_bit_for_bit(home, settings):
@@ -150,9 +216,11 @@ def test_what_is_served_is_what_evaluation_scores(home, settings):
         for item, kind, time in zip(mine["item_id"].to_pylist(), mine["event_type"].to_pylist(), milliseconds(mine).tolist(), strict=True)
     ]
     sessions = sessionise(_with_a_last_event(mine, [owner]), candidate.vocab)
-    past = histories(sessions, sessions.start[1:] - 1, settings.data.history)
-    scores = (candidate.user_vectors(past) @ candidate.item_vectors().T + candidate.bias())[0]
-    scores[[0, *candidate.vocab.rows(mine["item_id"].to_pylist())]] = -np.inf
+    past = histories(sessions, sessions.start[1:] - 1, settings.serving.profile_events)
+    seen = candidate.vocab.rows(mine["item_id"].to_pylist())
+    now = np.array([max(candidate.counts.now, history[-1].timestamp)])
+    scores = candidate.fused(past, now, candidate.item_vectors(), (np.zeros(len(seen), np.int64), seen))[0]
+    assert len(candidate.neighbours) > 0
     expected = [candidate.vocab.ids[row] for row in np.argsort(-scores, kind="stable")[:10]]
     served = snapshot.recommend(history, 10)
     assert [item["item_id"] for item in served] == expected

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
+from recsys.fusion import Fusion
 from recsys.index import ItemIndex
+from recsys.neighbours import Neighbours
 from recsys.registry import Registry, Release
 from recsys.settings import Settings, as_toml
 
@@ -26,8 +28,14 @@ def publish_release(
     settings: Settings | None = None,
     dim: int = 8,
     exact_below: int = 50_000,
+    neighbours: Neighbours | None = None,
+    weights: tuple[float, float] = (0.0, 0.0),
+    scale: float = 1.0,
 ) -> Release:
-    """Publish a release that knows `items`: their vectors random unless given, the first the most popular unless counted, no bias."""
+    """Publish a release that knows `items`: their vectors random unless given, the first the most popular unless counted, no bias.
+
+    weights: of the neighbours, who know nobody unless given, and of popularity; scale: what turns scores into logits.
+    """
     settings = settings or Settings()
     rows = np.random.default_rng(len(items)).normal(size=(len(items), dim)) if vectors is None else np.asarray(vectors)
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
@@ -39,9 +47,14 @@ def publish_release(
         (draft / "towers.safetensors").write_bytes(towers.encode())
         np.save(draft / "vectors.npy", table)
         pq.write_table(_items(items, counts or list(range(len(items), 0, -1))), draft / "items.parquet")
-        ItemIndex.build(table, np.array([0.0, *(bias or [0.0] * len(items))]), towers, exact_below, 0.98).write(draft)
+        start = np.array([0.0, *(bias or [0.0] * len(items))], np.float32)
+        np.save(draft / "bias.npy", start)
+        ItemIndex.build(table, start, towers, exact_below, 0.98).write(draft)
+        (neighbours or Neighbours()).write(draft)
+        Fusion.start(*weights).write(draft)
         onnx.save(mean_tower(rows.shape[1]), draft / "user_tower.onnx")
         about = {"position": {"offset": 0, "until": None}, "towers": towers, "metrics": {}, "seconds": {}, "why": "test", "code": "test"}
+        about |= {"scale": scale, "now": NOW}
         return registry.publish(draft, registry.next_id(), registry.current(), about)
 
 

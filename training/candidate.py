@@ -1,6 +1,6 @@
 """All that a release holds, in memory: what one update starts from and the next one ends with."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from recsys import fusion
 from recsys.batches import Examples, ItemCounts
 from recsys.content import features
 from recsys.errors import BadInput
 from recsys.files import sha256
+from recsys.fusion import Fusion, Votes
 from recsys.index import ItemIndex
 from recsys.log import Position
+from recsys.neighbours import Neighbours
 from recsys.registry import Release
-from recsys.sessions import Histories
+from recsys.sessions import Histories, Pairs
 from recsys.settings import Settings, as_toml, load_settings
 from recsys.towers import Towers
 from recsys.vocab import Vocabulary
@@ -41,6 +44,8 @@ class Candidate:
     towers: Towers
     vocab: Vocabulary
     counts: ItemCounts
+    neighbours: Neighbours
+    fusion: Fusion
     memory: Memory
     strategy_state: dict[str, Tensor]
     titles: Catalogue
@@ -61,6 +66,27 @@ class Candidate:
         """Return the unit vector of every person, (B, d); all zeros where nothing is known."""
         return self.towers.user_vectors(histories, self.item_vectors())
 
+    def opinions(self, histories: Histories, now: np.ndarray, vectors: np.ndarray, hidden: Pairs | None) -> tuple[np.ndarray, Votes]:
+        """Return the towers' logits (B, n + 1) and the neighbours' votes; now (B,) ms, vectors as `item_vectors` gives them.
+
+        hidden: people and rows that may not be recommended to them, in pairs; they and row 0 have -inf and no votes.
+        """
+        past = histories.newest(self.settings.data.history)
+        logits = self.towers.user_vectors(past, vectors) @ vectors.T
+        logits += self.bias()
+        logits *= self.towers.scale().item()
+        logits[:, 0] = -np.inf
+        votes = self.neighbours.votes(histories, now)
+        if hidden is not None:
+            logits[hidden] = -np.inf
+            votes = fusion.without(votes, *hidden, logits.shape[1])
+        return logits, votes
+
+    def fused(self, histories: Histories, now: np.ndarray, vectors: np.ndarray, hidden: Pairs | None) -> np.ndarray:
+        """Return what is served: how likely each item is to be next, (B, n + 1), -inf for what is hidden; see `opinions`."""
+        logits, votes = self.opinions(histories, now, vectors, hidden)
+        return fusion.mix(logits, votes, self.counts.share(), self.fusion.of(np.diff(histories.start)))
+
     def bias(self) -> np.ndarray:
         """What each row's score starts from, whoever asks: its current popularity, weighed as the towers learned to, (n + 1,)."""
         return self.towers.popularity.item() / self.towers.scale().item() * self.counts.log_share()
@@ -71,10 +97,13 @@ class Candidate:
         towers = sha256(folder / "towers.safetensors")
         vectors = self.item_vectors()
         np.save(folder / "vectors.npy", vectors)
+        np.save(folder / "bias.npy", self.bias())
         pq.write_table(self._items(), folder / "items.parquet", compression="zstd")
         parent_index = ItemIndex.read(self.parent.folder, self.parent.manifest["towers"]) if self.parent else None
         index = ItemIndex.build(vectors, self.bias(), towers, self.settings.index.exact_below, self.settings.index.min_recall, parent_index)
         index.write(folder)
+        self.neighbours.write(folder)
+        self.fusion.write(folder)
         export.user_tower(self.towers.users, folder / export.FILE, self.parent.file(export.FILE) if self.parent else None)
         (folder / "strategy").mkdir()
         save_file({**self.strategy_state, **_memory_tensors(self.memory)}, folder / "strategy" / "state.safetensors")
@@ -85,6 +114,7 @@ class Candidate:
             "number": self.number,
             "now": self.counts.now,
             "towers": towers,
+            "scale": self.towers.scale().item(),
             "metrics": {**learned, **{name: round(value, 5) for name, value in sorted(self.notes.items())}},
         }
 
@@ -103,12 +133,16 @@ class Candidate:
         towers = Towers(own.model, tower_features, own.data.history)
         towers.load_state_dict(load_file(release.file("towers.safetensors")))
         state = load_file(release.file("strategy") / "state.safetensors")
+        neighbours = Neighbours.read(release.folder)
+        neighbours.capacity = settings.neighbours.capacity  # holds from the next addition on
         memory = _memory_from({name: state.pop(name) for name in list(state) if name.startswith("memory:")}, settings)
         return cls(
             settings=settings,
             towers=towers.eval(),
             vocab=Vocabulary(items["item_id"].to_pylist()),
             counts=_counts(items, settings, release.manifest["now"]),
+            neighbours=neighbours,
+            fusion=Fusion.read(release.folder),
             memory=memory,
             strategy_state=state,
             titles={row["item_id"]: row for row in items.select(["item_id", "title", "genres"]).to_pylist()},
@@ -161,7 +195,7 @@ def _counts(items: pa.Table, settings: Settings, now: int) -> ItemCounts:
 
 def _memory_tensors(memory: Memory) -> dict[str, Tensor]:
     arrays = {
-        **{name: getattr(memory.examples, name) for name in ("start", "item", "kind", "gap", "weight", "moment")},
+        **{name: getattr(memory.examples, name) for name in (f.name for f in fields(Examples))},
         "keys": memory.keys,
     }
     return {f"memory:{name}": torch.from_numpy(array) for name, array in arrays.items()}

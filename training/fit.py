@@ -6,9 +6,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from recsys.batches import IMAGINED, Batches, Examples, ItemCounts, examples
+from recsys.batches import IMAGINED, Batches, Examples, ItemCounts
 from recsys.errors import BadInput
+from recsys.fusion import Fusion
 from recsys.losses import Candidates, NextItem
+from recsys.neighbours import Neighbours
 from recsys.progress import Step, silent
 from recsys.sessions import sessionise
 from recsys.settings import Settings
@@ -17,6 +19,7 @@ from recsys.vocab import Vocabulary
 from training.candidate import Candidate, Catalogue, item_features
 from training.growth import items_in
 from training.learner import learn
+from training.lessons import lessons as read
 from training.memory import Memory
 from training.strategies import Update, parse
 
@@ -38,15 +41,18 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
     liked, moment = sessions.positive, np.zeros(len(sessions), np.int16)
     none = ItemCounts.none(settings.training.count_half_life).grow(len(vocab))
     counts, moment[liked], shares = none.stream(sessions.item[liked], sessions.time[liked], MOMENTS)
-    lessons = examples(sessions, np.ones(len(sessions), bool), settings.data.history, moment)
+    neighbours = Neighbours(capacity=settings.neighbours.capacity)
+    lessons = read(sessions, np.ones(len(sessions), bool), moment, neighbours, settings, seed)
+    neighbours.add(sessions)
     if not len(lessons):
         raise BadInput(f"nothing to learn in {len(events)} events: at least one person needs two positive events; import more of the log")
     towers = Towers(settings.model, item_features(vocab.ids, catalogue, settings.model.features), settings.data.history)
     memory = Memory.empty(settings.update.memory)
-    update = Update(None, memory, objective(shares, lessons, memory, settings, seed), np.random.default_rng(seed))
+    task, wishes = objective(shares, lessons, memory, settings, seed), settings.training.wishes
+    update = Update(None, memory, task, np.random.default_rng(seed), wishes)
     strategy = parse(settings.update.strategy)
     if trained is None:
-        batches = Batches(lessons, settings.training.batch_size, seed)
+        batches = Batches(lessons, settings.training.batch_size, seed, wishes)
         learn(towers, batches, settings.training.epochs, settings.training.lr, strategy, update, settings.training, step)
     else:
         towers.load_state_dict(trained.state_dict())
@@ -57,6 +63,8 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
         towers=towers,
         vocab=vocab,
         counts=counts,
+        neighbours=neighbours,
+        fusion=Fusion.start(settings.neighbours.share, settings.neighbours.popular),
         memory=memory.add(lessons.remembered(), [seed, 0]),
         strategy_state=copy.deepcopy(strategy.state()),
         titles={id: catalogue[id] for id in vocab.ids[1:] if id in catalogue},

@@ -15,6 +15,7 @@ from recsys.errors import BadInput
 from recsys.progress import Step, silent
 from recsys.settings import Training
 from recsys.towers import Towers
+from training.row_adam import RowAdam
 from training.strategies.base import Strategy, Update
 
 SCALE_RATE = 0.1
@@ -40,8 +41,8 @@ class Learner(lightning.LightningModule):
         scale = dense.pop("log_scale")
         groups: list[dict[str, Any]] = [{"params": list(dense.values())}, {"params": [scale], "lr": self.lr * SCALE_RATE}]
         both = [
-            torch.optim.Adam(groups, lr=self.lr),
-            torch.optim.SparseAdam(list(self.towers.tables().values()), lr=self.lr),
+            torch.optim.Adam(groups, lr=self.lr, fused=True),
+            RowAdam(list(self.towers.tables().values()), lr=self.lr),
         ]
         return both, [torch.optim.lr_scheduler.LambdaLR(one, self._rate) for one in both]
 

@@ -17,7 +17,7 @@ from recsys.home import Home
 from recsys.intake import Intake, read_events, read_items
 from recsys.log import Log
 from recsys.registry import Registry
-from recsys.sessions import histories, sessionise
+from recsys.sessions import Histories, Pairs, Sessions, histories, sessionise
 from recsys.settings import Settings, load_settings
 from training.candidate import Candidate
 from training.job import fit_and_publish, update_and_publish
@@ -74,22 +74,14 @@ class Recommender:
         table = table.filter(pc.is_in(table["user_id"], value_set=pa.array(users, pa.string())))
         sessions = sessionise(_with_a_last_event(table, users), candidate.vocab, candidate.settings.data.session_gap)
         at = sessions.start[1:] - 1  # the made-up last event of each user: everything real lies before it
-        past = histories(sessions, at, candidate.settings.data.history)
-        people = candidate.towers.user_vectors(past, vectors)
-        bias = candidate.bias()
-        rows = {owner: number for number, owner in enumerate(sessions.owners)}
-        parts = []
-        for user in dict.fromkeys(users):
-            number = rows[user]
-            unknown = past.start[number] == past.start[number + 1]
-            scores = bias if unknown else vectors @ people[number] + bias
-            mine = slice(sessions.start[number], sessions.start[number + 1])
-            last_word = dict(zip(sessions.item[mine].tolist(), sessions.positive[mine].tolist(), strict=True))
-            hidden = [row for row, liked in last_word.items() if exclude_seen or not liked]
-            scores = np.array(scores, np.float64)
-            scores[hidden] = -np.inf
-            scores[0] = -np.inf
-            parts.append(_listed(candidate, scores, k).assign(user_id=user))
+        past = histories(sessions, at, candidate.settings.serving.profile_events)
+        listed: dict[str, pd.DataFrame] = {}
+        for first in range(0, len(past), BLOCK):
+            part = slice(first, first + BLOCK)
+            scores = _scores(candidate, past[part], vectors, _hidden(sessions, first, at[part], exclude_seen))
+            owners = sessions.owners[part]
+            listed |= {user: _listed(candidate, row, k).assign(user_id=user) for user, row in zip(owners, scores, strict=True)}
+        parts = [listed[user] for user in dict.fromkeys(users)]
         return pd.concat(parts, ignore_index=True)[["user_id", "item_id", "score", "rank"]] if parts else _NOTHING.copy()
 
     def similar_items(self, items: Sequence[str] | str, k: int = 10) -> pd.DataFrame:
@@ -138,7 +130,37 @@ class Recommender:
         return self._live[1], self._live[2]
 
 
+BLOCK = 256
+"""People scored at once; bounds the memory that one call takes."""
+
 _NOTHING = pd.DataFrame({"user_id": [], "item_id": [], "score": [], "rank": []})
+
+
+def _hidden(sessions: Sessions, first: int, at: np.ndarray, exclude_seen: bool) -> Pairs:
+    """Return what may not be recommended to whom: everything in their timelines, or what their last word on was no.
+
+    at (B,): where the timelines of owners `first`, `first` + 1, ... end; they are numbered from 0 here.
+    """
+    newest: dict[tuple[int, int], bool] = {}
+    for number, end in enumerate(at.tolist()):
+        mine = slice(sessions.start[first + number], end)
+        newest |= zip(((number, row) for row in sessions.item[mine].tolist()), sessions.positive[mine].tolist(), strict=True)
+    pairs = [pair for pair, liked in newest.items() if exclude_seen or not liked]
+    person, item = np.array(pairs, np.int64).reshape(-1, 2).T
+    return person, item
+
+
+def _scores(candidate: Candidate, past: Histories, vectors: np.ndarray, hidden: Pairs) -> np.ndarray:
+    """Return what the API would score, (B, n + 1): as of the newest thing known."""
+    count = np.diff(past.start)
+    newest = np.where(count > 0, past.time[np.maximum(past.start[1:], 1) - 1] if len(past.time) else 0, 0)
+    now = np.maximum(candidate.counts.now, newest)
+    if candidate.settings.neighbours.fuse:
+        scores = candidate.fused(past, now, vectors, hidden)
+    else:
+        scores = candidate.opinions(past, now, vectors, hidden)[0] / candidate.towers.scale().item()
+    scores[count == 0] = np.where(np.isneginf(scores[count == 0]), -np.inf, candidate.bias())
+    return scores
 
 
 def _read(frame: pd.DataFrame, name: str, read: Callable[[list[Path]], Intake]) -> pa.Table:

@@ -8,14 +8,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from recsys.batches import Batches, examples
+from recsys.batches import Batches
 from recsys.progress import Step, silent
 from recsys.sessions import sessionise
 from recsys.settings import Settings
 from training.candidate import Candidate, Catalogue, item_features
 from training.fit import objective
+from training.fusing import refused
 from training.growth import grown, items_in
 from training.learner import learn
+from training.lessons import lessons as read
 from training.strategies import Update, parse
 
 MOMENTS = 8
@@ -38,7 +40,10 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     known = parent.counts.grow(len(vocab))
     liked = is_new & sessions.positive
     counts, moment[liked], shares = known.stream(sessions.item[liked], sessions.time[liked], MOMENTS)
-    lessons = examples(sessions, is_new, settings.data.history, moment)
+    lessons = read(sessions, is_new, moment, parent.neighbours, settings, seed)
+    fusion = refused(parent, sessions, is_new, settings.serving.exclude_seen, [seed, 2])
+    neighbours = copy.copy(parent.neighbours)
+    neighbours.add(sessions)
 
     features = [
         new_features or old_features
@@ -54,9 +59,9 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     strategy.load(parent.strategy_state)
     anchor = copy.deepcopy(towers).requires_grad_(False).eval()
     task = objective(shares, lessons, parent.memory, settings, seed)
-    this = Update(anchor, parent.memory, task, np.random.default_rng(seed))
+    this = Update(anchor, parent.memory, task, np.random.default_rng(seed), settings.training.wishes)
     strategy.prepare(towers, this)
-    batches = Batches(lessons, settings.training.batch_size, seed)
+    batches = Batches(lessons, settings.training.batch_size, seed, settings.training.wishes)
     learn(towers, batches, settings.update.epochs, settings.update.lr, strategy, this, settings.training, step)
     this.objective = objective(shares, lessons, parent.memory, settings, seed)
     strategy.finish(towers, lessons, this)
@@ -67,6 +72,8 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
         towers=towers,
         vocab=vocab,
         counts=counts,
+        neighbours=neighbours,
+        fusion=fusion,
         memory=parent.memory.add(lessons.remembered(), [settings.training.seed, number]),
         strategy_state={**parent.strategy_state, **strategy.state()},
         titles={**parent.titles, **{id: catalogue[id] for id in vocab.ids[1:] if id in catalogue}},

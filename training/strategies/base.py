@@ -16,13 +16,14 @@ class Update:
     """One update, as every phase sees it.
 
     parent: the towers it starts from, frozen, with rows for the new items; None in a first fit. memory: what was learned
-    before. objective: the task loss. rng: the only source of chance.
+    before. objective: the task loss. rng: the only source of chance. wishes: how often an event's neighbours say what is foretold.
     """
 
     parent: Towers | None
     memory: Memory
     objective: NextItem
     rng: np.random.Generator
+    wishes: float = 0.0
     notes: dict[str, float] = field(default_factory=dict)
 
 

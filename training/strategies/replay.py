@@ -19,4 +19,7 @@ class Replay(Strategy):
     def mix(self, batch: Batch, update: Update) -> Batch:
         """Add the share of remembered examples to a batch."""
         n = round(len(batch) * self.share / (1 - self.share))
-        return batch.join(as_batch(update.memory.sample(n, update.rng))) if n and len(update.memory) else batch
+        if not n or not len(update.memory):
+            return batch
+        past = update.memory.sample(n, update.rng)
+        return batch.join(as_batch(past, past.drawn(update.wishes, update.rng)))

@@ -1,0 +1,142 @@
+"""Three experts in one answer: the towers, the neighbours and what is popular, mixed as probabilities. No torch here.
+
+A mixture with weights (Jacobs et al., 1991) of a trained model and an instance memory, as in kNN language models (Khandelwal et al., ICLR
+2020). The weights depend on how much is known of a person, and are chosen at every update by how well the release that was live would have
+foretold the events that came in since.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recsys.errors import ReleaseDamaged
+from recsys.files import write_atomically
+
+FILE = "fusion.json"
+LENGTHS = np.array([2, 3, 6, 11, 26])
+"""Histories of 1, 2, 3 to 5, 6 to 10, 11 to 25, and more events have weights of their own."""
+
+TRIED = np.array([(a, b) for a in range(6) for b in range(6 - a)]) / 5
+"""The weights that are tried, of neighbours and of popularity; the towers have what is left of 1."""
+
+BEST = 100
+"""The towers' probabilities are taken among their best hundred: what an index can answer."""
+
+Votes = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Query, item row and vote, (V,) each, sorted by query."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How much the neighbours' word and popularity count, by the length of the history.
+
+    weights (6, 2): see LENGTHS; quality (6, 21): ndcg@20 under each of TRIED, a fading sum over the updates so far, and of how many
+    questions, (6,).
+    """
+
+    weights: np.ndarray
+    quality: np.ndarray
+    asked: np.ndarray
+
+    @classmethod
+    def start(cls, neighbours: float, popular: float) -> "Fusion":
+        """Return the same weights for every length: nothing was measured yet."""
+        n = len(LENGTHS) + 1
+        return cls(np.tile([neighbours, popular], (n, 1)), np.zeros((n, len(TRIED))), np.zeros(n))
+
+    def of(self, length: np.ndarray) -> np.ndarray:
+        """Return the weights for histories of some lengths, (B,) -> (B, 2)."""
+        return self.weights[bucket(length)]
+
+    def write(self, folder: Path) -> None:
+        """Write the weights, and what they were chosen by, into a release's folder."""
+        write_atomically(folder / FILE, json.dumps({name: np.round(value, 6).tolist() for name, value in vars(self).items()}))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Fusion":
+        """Read what `write` wrote; raise ReleaseDamaged where that is something else."""
+        n = len(LENGTHS) + 1
+        try:
+            about = json.loads((folder / FILE).read_text())
+            found = cls(*(np.array(about[name], np.float64) for name in ("weights", "quality", "asked")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ReleaseDamaged(f"{folder / FILE} cannot be read ({error}); roll back with: recsys rollback") from None
+        if (found.weights.shape, found.quality.shape, found.asked.shape) != ((n, 2), (n, len(TRIED)), (n,)):
+            raise ReleaseDamaged(f"{folder / FILE} holds no weights for {n} lengths of history; roll back with: recsys rollback")
+        return found
+
+
+def bucket(length: np.ndarray) -> np.ndarray:
+    """Return which weights hold for a history of some length, (B,) -> (B,) from 0."""
+    return np.searchsorted(LENGTHS, length, side="right")
+
+
+def log_total(logits: np.ndarray) -> np.ndarray:
+    """Return the log of what a softmax divides by, over the best hundred of each row: (B, n) -> (B, 1)."""
+    best = logits if logits.shape[1] <= BEST else -np.partition(-logits, BEST - 1, axis=1)[:, :BEST]
+    highest = np.maximum(best.max(axis=1, keepdims=True), -1e30)  # where everything is hidden
+    return highest + np.log(np.maximum(np.exp(best - highest).sum(axis=1, keepdims=True), 1e-30))
+
+
+def shares_of(vote: np.ndarray, query: np.ndarray, n: int) -> np.ndarray:
+    """Return each vote as a share of its query's, (V,)."""
+    return vote / np.maximum(np.bincount(query, vote, n), 1e-12)[query]
+
+
+def mix(logits: np.ndarray, votes: Votes, popular: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return what the three expect together, over the whole catalogue.
+
+    logits (B, n), -inf for what cannot be recommended, stays so; they are written to. popular (n,): each item's share of what is
+    watched; weights (B, 2) of votes and popularity. Where nobody votes the towers and popularity have the word.
+    """
+    query, item, vote = votes
+    out = np.isneginf(logits)
+    logits -= log_total(logits)
+    np.exp(logits, out=logits)
+    weights = weights.astype(np.float32)
+    logits *= 1 - weights.sum(axis=1, keepdims=True)
+    logits += weights[:, 1:] * popular.astype(np.float32)
+    logits[query, item] += weights[query, 0] * shares_of(vote, query, len(logits))
+    logits[out] = -np.inf
+    return logits
+
+
+def without(votes: Votes, query: np.ndarray, item: np.ndarray, n_items: int) -> Votes:
+    """Leave out votes for what may not be recommended: pairs query (P,), item (P,)."""
+    kept = ~np.isin(votes[0] * n_items + votes[1], query * n_items + item)
+    return votes[0][kept], votes[1][kept], votes[2][kept]
+
+
+def learned(
+    before: Fusion, logits: np.ndarray, votes: Votes, popular: np.ndarray, length: np.ndarray, target: np.ndarray, fading: float = 0.7
+) -> Fusion:
+    """Return weights half way to those under which questions would have been answered best: one week is not like the next.
+
+    logits (Q, n), votes and popular as for `mix`, target (Q,), length (Q,) of the histories. What was measured before counts `fading`
+    times as much as what is new; a length that was never asked keeps its weights.
+    """
+    quality = np.zeros_like(before.quality)
+    for number, weights in enumerate(TRIED):
+        gain = np.concatenate([_gain(logits, votes, popular, weights, target, part) for part in _blocks(len(target))])
+        quality[:, number] = np.bincount(bucket(length), gain, len(quality))
+    quality += fading * before.quality
+    asked = np.bincount(bucket(length), minlength=len(quality)) + fading * before.asked
+    told = quality.max(axis=1) > quality.min(axis=1)  # nothing is where nobody was asked, in vain, or all does as well
+    best = np.where(told[:, None], TRIED[quality.argmax(axis=1)], before.weights)
+    return Fusion((before.weights + best) / 2, quality, asked)
+
+
+def _blocks(n: int, size: int = 256) -> list[slice]:
+    return [slice(first, min(n, first + size)) for first in range(0, n, size)]
+
+
+def _gain(logits: np.ndarray, votes: Votes, popular: np.ndarray, weights: np.ndarray, target: np.ndarray, part: slice) -> np.ndarray:
+    """Return the ndcg@20 of some questions under the same weights, ties against us."""
+    low, high = np.searchsorted(votes[0], [part.start, part.stop])
+    some = votes[0][low:high] - part.start, votes[1][low:high], votes[2][low:high]
+    scores = mix(logits[part].copy(), some, popular, np.tile(weights, (part.stop - part.start, 1)))
+    own = scores[np.arange(len(scores)), target[part]]
+    rank = np.count_nonzero(scores >= own[:, None], axis=1)
+    return np.where((rank <= 20) & (own > 0), 1 / np.log2(1 + rank), 0.0)

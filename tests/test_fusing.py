@@ -1,0 +1,112 @@
+"""The weights of an answer are chosen by asking the live release about events that it has not learned."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from test_sessions import MINUTE, VOCAB, table
+
+from recsys import fusion
+from recsys.fusion import Fusion, Votes
+from recsys.sessions import Histories, Pairs, Sessions, sessionise
+from recsys.vocab import Vocabulary
+from training import fusing
+from training.fusing import refused
+
+KNOWN = Vocabulary("abcde")
+"""What the parent knows; f, g and h came after it."""
+
+
+class Parent:
+    """A live release that keeps what it is asked; to it all items are alike."""
+
+    vocab = KNOWN
+    fusion = Fusion.start(0.3, 0.1)
+    settings = SimpleNamespace(serving=SimpleNamespace(profile_events=4))
+    counts = SimpleNamespace(share=lambda: np.full(len(KNOWN), 1 / len(KNOWN)))
+
+    def item_vectors(self) -> np.ndarray:
+        return np.zeros((len(KNOWN), 2))
+
+    def opinions(self, histories: Histories, now: np.ndarray, vectors: np.ndarray, hidden: Pairs | None) -> tuple[np.ndarray, Votes]:
+        self.histories, self.now, self.hidden = histories, now, hidden
+        none = np.zeros(0, np.int64)
+        return np.zeros((len(histories), len(KNOWN)), np.float32), (none, none, np.zeros(0, np.float32))
+
+
+def asked(
+    monkeypatch: pytest.MonkeyPatch, sessions: Sessions, new: np.ndarray, exclude_seen: bool = True, seed: int = 0
+) -> tuple[Parent, list[tuple[str, str, int]]]:
+    """Return the parent and, for each question, the history, the item wanted and the minute."""
+    parent, wanted = Parent(), dict[str, Any]()
+    whole = fusion.learned
+
+    def spy(before: Fusion, logits: np.ndarray, votes: Votes, popular: np.ndarray, length: np.ndarray, target: np.ndarray) -> Fusion:
+        wanted.update(before=before, length=length, target=target)
+        return whole(before, logits, votes, popular, length, target)
+
+    monkeypatch.setattr(fusion, "learned", spy)
+    refused(parent, sessions, new, exclude_seen, [seed])  # type: ignore[arg-type]
+    assert wanted["before"] is parent.fusion
+    start, items = parent.histories.start.tolist(), "".join(VOCAB.ids[row] for row in parent.histories.item)
+    assert wanted["length"].tolist() == np.diff(start).tolist()
+    past = [items[a:b] for a, b in pairwise(start)]
+    return parent, list(zip(past, [VOCAB.ids[row] for row in wanted["target"]], (parent.now // MINUTE).tolist(), strict=True))
+
+
+LIFE = sessionise(
+    table(*(("u", None, item, minute, kind) for item, minute, kind in [
+        ("a", 0, "watch"), ("b", 1, "watch"),  # which the parent has learned
+        ("c", 2, "watch"), ("f", 3, "watch"), ("a", 4, "watch"), ("d", 5, "dislike"), ("e", 6, "like"), ("d", 7, "watch"),
+    ])),
+    VOCAB,
+)  # fmt: skip
+NEW = LIFE.place >= 2
+
+
+def test_only_new_and_liked_items_that_the_parent_knows_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, questions = asked(monkeypatch, LIFE, NEW)
+    # not f, which came after the parent; not a again; not d, which was met before it was liked. f is in no history either, of 4 events
+    assert questions == [("ab", "c", 2), ("bcad", "e", 6)]
+
+
+def test_where_repeats_may_be_recommended_they_are_asked_for_and_nothing_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent, questions = asked(monkeypatch, LIFE, NEW, exclude_seen=False)
+    assert questions == [("ab", "c", 2), ("abc", "a", 4), ("bcad", "e", 6), ("cade", "d", 7)]
+    assert parent.hidden is None
+
+
+def test_what_a_person_had_is_hidden_from_the_answer_as_in_serving(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent, _ = asked(monkeypatch, LIFE, NEW)
+    assert parent.hidden is not None
+    query, item = parent.hidden
+    assert [(q, VOCAB.ids[row]) for q, row in zip(query.tolist(), item.tolist(), strict=True)] == [
+        (0, "a"),
+        (0, "b"),
+        *((1, item) for item in "bcad"),
+    ]
+
+
+def test_who_has_no_history_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("u", None, "f", 0), ("u", None, "a", 1), ("u", None, "b", 2), ("v", None, "c", 0), ("v", None, "d", 1)]
+    sessions = sessionise(table(*rows), VOCAB)
+    _, questions = asked(monkeypatch, sessions, np.ones(5, bool))
+    assert questions == [("a", "b", 2), ("c", "d", 1)]  # before a there was only f, which says nothing
+
+
+def test_with_nothing_to_ask_the_weights_stay() -> None:
+    parent = Parent()
+    nothing = refused(parent, LIFE, np.zeros(len(LIFE), bool), True, [0])  # type: ignore[arg-type]
+    first = refused(parent, sessionise(table(("w", None, "a", 0)), VOCAB), np.ones(1, bool), True, [0])  # type: ignore[arg-type]
+    assert nothing is first is parent.fusion
+    assert not hasattr(parent, "histories")
+
+
+def test_of_many_questions_a_sample_is_asked_and_the_seed_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "QUESTIONS", 5)
+    sessions = sessionise(table(*((f"u{n:02}", None, item, n) for n in range(30) for item in "ab")), VOCAB)
+    samples = [[minute for _, _, minute in asked(monkeypatch, sessions, np.ones(60, bool), seed=seed)[1]] for seed in (0, 0, 1)]
+    assert all(len(set(sample)) == 5 and sample == sorted(sample) for sample in samples)
+    assert samples[0] == samples[1] != samples[2]

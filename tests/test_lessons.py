@@ -1,0 +1,157 @@
+"""Timelines become lessons: read from both ends, softened by neighbours who know other timelines only."""
+
+import numpy as np
+import pytest
+from test_sessions import MINUTE, VOCAB, table
+
+from recsys.batches import WISHES, Examples
+from recsys.neighbours import Neighbours
+from recsys.sessions import N_GAPS, Sessions, backwards, gap_buckets, histories, sessionise
+from recsys.settings import Settings, load_settings
+from recsys.vocab import Vocabulary
+from training.lessons import PARTS, Panel, Wishes, lessons
+
+
+def settings(**training: object) -> Settings:
+    return load_settings(overrides={f"training.{name}": value for name, value in training.items()}, environ={})
+
+
+def told(some: Examples) -> list[str]:
+    """Each example as the letters of its items."""
+    return ["".join(VOCAB.ids[row] for row in some.take(np.array([n])).item) for n in range(len(some))]
+
+
+def read(sessions: Sessions, learn: np.ndarray | None = None, memory: Neighbours | None = None, **training: object) -> Examples:
+    everything = np.ones(len(sessions), bool)
+    moment = np.arange(len(sessions))
+    return lessons(sessions, everything if learn is None else learn, moment, memory or Neighbours(), settings(**training), seed=0)
+
+
+TWO_SESSIONS = sessionise(table(*(("u", None, item, minute) for item, minute in zip("abcde", (0, 1, 10, 500, 502), strict=True))), VOCAB)
+
+
+def test_a_life_is_read_forwards_and_each_session_from_its_end_too() -> None:
+    assert told(read(TWO_SESSIONS, wishes=0)) == ["abcde", "cba", "ed"]
+    assert told(read(TWO_SESSIONS, wishes=0, both_ways=False)) == ["abcde"]
+
+
+def test_which_way_a_timeline_is_read_shows_in_its_silences() -> None:
+    both = read(TWO_SESSIONS, wishes=0)
+    there, back, again = (both.take(np.array([n])).gap.tolist() for n in range(3))
+    assert there == gap_buckets(TWO_SESSIONS.time).tolist()
+    long, short = gap_buckets(np.array([0, 9 * MINUTE]))[1], gap_buckets(np.array([0, MINUTE]))[1]
+    assert long != short
+    assert back == [N_GAPS, N_GAPS + long, N_GAPS + short]
+    assert max(there) < N_GAPS <= min(back + again)
+
+
+def test_the_longest_silence_read_from_the_end_is_still_a_bucket() -> None:
+    year = sessionise(table(("u", "s", "a", 0), ("u", "s", "b", 600_000)), VOCAB)
+    assert read(year, wishes=0).gap.max() == 2 * N_GAPS - 1
+
+
+def test_read_from_the_end_only_what_is_to_be_learned_is_a_target_and_keeps_its_moment() -> None:
+    learn = np.array([False, True, False, False, True])
+    both = read(TWO_SESSIONS, learn, wishes=0)
+    assert told(both) == ["abcde", "cba"]  # "ed" is left out: e is what it begins with
+    assert both.weight.tolist() == [0, 1, 0, 0, 1, 0, 1, 0]
+    assert both.moment.tolist() == [0, 1, 2, 3, 4, 2, 1, 0]
+
+
+STRANGERS = Vocabulary([f"{item}{n}" for n in range(40) for item in "xyz"])
+NOTHING_SHARED = sessionise(table(*((f"u{n}", None, f"{item}{n}", t) for n in range(40) for t, item in enumerate("xyz"))), STRANGERS)
+
+
+def test_nobody_is_asked_about_a_timeline_they_hold() -> None:
+    """Nobody shares an item with anybody: whoever has a wish to offer has read the answer."""
+    softened = read(NOTHING_SHARED, wishes=0.5)
+    assert len(softened) == 80
+    assert not softened.wish.any()
+    assert not softened.chance.any()
+    knowing = Neighbours()
+    knowing.add(NOTHING_SHARED)
+    assert read(NOTHING_SHARED, memory=knowing, wishes=0.5).wish.any()  # so a leak would have shown
+
+
+def test_of_an_update_the_memory_holds_the_old_part_of_a_timeline_and_never_wishes_for_the_new() -> None:
+    old = NOTHING_SHARED.place % 3 == 0  # every x
+    memory = Neighbours()
+    memory.add(sessionise(table(*((f"u{n}", None, f"x{n}", 0) for n in range(40))), STRANGERS))
+    softened = read(NOTHING_SHARED, ~old, memory, wishes=0.5)
+    wished = {STRANGERS.ids[row][0] for row in softened.wish[softened.wish > 0]}
+    assert wished <= {"x"}
+
+
+def world(people: int = 60, seed: int = 0) -> Sessions:
+    """People who watch 2 to 7 of 8 films, some a day later, now and then one that they do not like."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for n in range(people):
+        minute = float(rng.integers(0, 3000))
+        for item in rng.choice(list("abcdefgh"), rng.integers(2, 8)):
+            minute += float(rng.choice([1, 5, 1440]))
+            rows.append((f"u{n}", None, item, minute, str(rng.choice(["watch", "like", "dislike"], p=[0.6, 0.3, 0.1]))))
+    return sessionise(table(*rows), VOCAB)
+
+
+def asked_slowly(panel: Panel, whole: Sessions, read: Sessions, place: np.ndarray, at: int, memory: Neighbours) -> dict[int, float]:
+    """Ask a memory of all but the event's own part, one event at a time -> item: share of the votes."""
+    mine = panel.part[place[at]]
+    others = np.array([panel.part[whole.start[n]] != mine for n in range(len(whole.owners))])
+    fresh = Neighbours()
+    if len(memory):
+        fresh._hold(memory.owner, memory.start, memory.item, memory.time)
+    fresh.add(whole.of(others))
+    _, item, vote = fresh.votes(histories(read, np.array([at]), fresh.newest), whole.time[place[at : at + 1]])
+    best = np.argsort(-vote, kind="stable")[:WISHES]
+    return dict(zip(item[best].tolist(), (vote[best] / vote[best].sum()).tolist(), strict=True)) if len(best) else {}
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forwards", "from the end"])
+@pytest.mark.parametrize("begun", [False, True], ids=["first fit", "update"])
+def test_wishes_are_the_votes_of_all_who_know_other_timelines_as_running_shares(backward: bool, begun: bool) -> None:
+    whole, memory = world(), Neighbours()
+    if begun:
+        memory.add(world(people=20, seed=1))
+    read, place = backwards(whole) if backward else (whole, np.arange(len(whole)))
+    learn = np.random.default_rng(3).random(len(whole)) < 0.8
+    panel = Panel(whole, memory, seed=5)
+    assert len(np.unique(panel.part)) == PARTS
+    wish, chance = panel.wishes(read, learn[place], place)
+    assert (wish.dtype, chance.dtype, wish.shape, chance.shape) == (np.int32, np.float16, (len(whole), WISHES), (len(whole), WISHES))
+    some = 0
+    for at in range(len(whole)):
+        askable = learn[place[at]] and read.positive[at]
+        expected = asked_slowly(panel, whole, read, place, at, memory) if askable else {}
+        share = np.diff(chance[at].astype(float), prepend=0)
+        assert {item: one for item, one in zip(wish[at].tolist(), share.tolist(), strict=True) if item} == pytest.approx(expected, abs=1e-3)
+        assert chance[at, -1] == bool(expected)
+        assert (np.diff(share[: len(expected)]) <= 2e-3).all()  # best first
+        some += len(expected) > 3
+    assert some > 50
+
+
+def test_asking_leaves_the_memory_as_it_was() -> None:
+    memory = Neighbours()
+    memory.add(world(people=5, seed=1))
+    before = [getattr(memory, name).copy() for name in ("owner", "start", "item", "time", "ended", "posting", "code")]
+    read(world(), memory=memory, wishes=0.5)
+    names = ("owner", "start", "item", "time", "ended", "posting", "code")
+    assert all(np.array_equal(getattr(memory, name), old) for name, old in zip(names, before, strict=True))
+
+
+def wishes_of(some: Examples) -> Wishes:
+    return some.wish, some.chance
+
+
+def test_without_wishes_nobody_is_asked_and_the_same_seed_asks_the_same() -> None:
+    assert not read(world(), wishes=0).wish.any()
+    one, other = (read(world(), wishes=0.5) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(wishes_of(one), wishes_of(other), strict=True))
+    assert one.wish.any()
+
+
+def test_wishes_change_neither_what_is_seen_nor_what_counts() -> None:
+    plain, softened = read(world(), wishes=0), read(world(), wishes=0.5)
+    for name in ("start", "item", "kind", "gap", "weight", "moment"):
+        assert np.array_equal(getattr(plain, name), getattr(softened, name)), name

@@ -1,0 +1,189 @@
+"""What is served is what training and evaluation score: random worlds, the whole catalogue against what the engine looks at."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from worlds import DAY, NOW
+
+from recsys.batches import ItemCounts
+from recsys.events import CODE, IS_POSITIVE
+from recsys.fusion import LENGTHS, TRIED, Fusion
+from recsys.neighbours import Neighbours
+from recsys.registry import Registry, Release
+from recsys.sessions import Histories, Sessions
+from recsys.settings import Settings, load_settings
+from recsys.towers import Towers
+from recsys.vocab import Vocabulary
+from serving.engine import Snapshot
+from serving.profiles import Event
+from training.candidate import Candidate
+from training.memory import Memory
+
+HISTORY = 6
+KINDS = ["play", "like", "dislike", "watch", "skip", "complete"]
+TINY = {"model.dim": 8, "model.blocks": 1, "model.features": 16, "data.history": HISTORY}
+
+
+def timelines(items: int, people: int, rng: np.random.Generator) -> Sessions:
+    """People with 2 to 12 events each, of the last ten days."""
+    count = rng.integers(2, 13, people)
+    start = np.concatenate([[0], np.cumsum(count)])
+    time = np.concatenate([np.sort(NOW - rng.integers(0, 10 * DAY, n)) for n in count])
+    item = 1 + np.minimum(rng.pareto(1, len(time)) * items / 8, items - 1).astype(np.int32)
+    kind = np.full(len(time), CODE["play"], np.int8)
+    return Sessions([f"u{n}" for n in range(people)], start, item, kind, time, np.repeat(np.arange(people), count), np.arange(len(time)))
+
+
+def candidate(seed: int, items: int, people: int, temperature: float = 0.1, popularity: float = 0.3, **changed: object) -> Candidate:
+    """A release with random towers, random counts, a random memory and weights of its own for each length of history."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    overrides = {**TINY, "model.temperature": temperature, "model.popularity": popularity, **changed}
+    settings: Settings = load_settings(overrides=overrides, environ={})
+    vocab = Vocabulary(f"i{n}" for n in range(1, items + 1))
+    towers = Towers(settings.model, [[]] * len(vocab), HISTORY).eval()
+    count = np.concatenate([[0], rng.pareto(1, items).astype(np.float32)])
+    counts = replace(ItemCounts.none(settings.training.count_half_life).grow(len(vocab)), count=count, now=NOW)
+    memory = Neighbours()
+    memory.add(timelines(items, people, rng))
+    n = len(LENGTHS) + 1
+    fusion = Fusion(rng.dirichlet([2, 2, 2], n)[:, :2], np.zeros((n, len(TRIED))), np.zeros(n))
+    return Candidate(settings, towers, vocab, counts, memory, fusion, Memory.empty(0), {}, {})
+
+
+@pytest.fixture(scope="module")
+def publish(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Candidate], Release]:
+    """Publish candidates one after the other, the first the parent of all, so that the graph of the tower is exported once."""
+    registry = Registry(tmp_path_factory.mktemp("releases"))
+    with registry.draft() as draft:
+        first = registry.publish(draft, registry.next_id(), None, told(candidate(99, 20, 5), draft))
+
+    def one_more(made: Candidate) -> Release:
+        with registry.draft() as draft:
+            return registry.publish(draft, registry.next_id(), registry.current(), told(replace(made, parent=first), draft))
+
+    return one_more
+
+
+def told(made: Candidate, draft: Path) -> dict[str, object]:
+    return {**made.write(draft), "why": "test", "seconds": {}}
+
+
+def life(items: int, length: int, rng: np.random.Generator) -> list[Event]:
+    """Events up to a few hours after the release, of known and unknown items, liked or not."""
+    time = np.sort(NOW - 3 * DAY + rng.integers(0, 3 * DAY + 5 * 3_600_000, length))
+    item = 1 + np.minimum(rng.pareto(1, length) * items / 8, items + 2).astype(np.int64)
+    return [Event(f"i{row}", str(rng.choice(KINDS)), at) for row, at in zip(item.tolist(), time.tolist(), strict=True)]
+
+
+def scored(made: Candidate, history: list[Event], exclude_seen: bool) -> np.ndarray:
+    """Score the whole catalogue for one history, as training and evaluation do."""
+    known = [event for event in history if made.vocab.row(event.item_id)]
+    rows, kinds = made.vocab.rows(e.item_id for e in known), np.array([CODE[e.event_type] for e in known])
+    time = np.array([event.timestamp for event in known])
+    last_word = dict(zip(rows.tolist(), kinds.tolist(), strict=True))
+    out = np.array([row for row, kind in last_word.items() if exclude_seen or not IS_POSITIVE[kind]], np.int64)
+    past = Histories(np.array([0, len(known)]), rows, kinds, time)
+    now = np.array([max(NOW, int(time[-1]))])
+    hidden = np.zeros(len(out), np.int64), out
+    if made.settings.neighbours.fuse:
+        return made.fused(past, now, made.item_vectors(), hidden)[0]
+    return made.opinions(past, now, made.item_vectors(), hidden)[0][0] / made.towers.scale().item()
+
+
+def same_list(made: Candidate, snapshot: Snapshot, history: list[Event], k: int, exclude_seen: bool) -> set[str]:
+    """Check an answer against the scores of the whole catalogue; return who spoke."""
+    scores = scored(made, history, exclude_seen)
+    expected = [row for row in np.argsort(-scores, kind="stable")[:k].tolist() if scores[row] > -np.inf]
+    answer = snapshot.recommend(history, k, exclude_seen)
+    assert [item["item_id"] for item in answer] == [made.vocab.ids[row] for row in expected]
+    np.testing.assert_allclose([item["score"] for item in answer], scores[expected], rtol=2e-4, atol=1e-6)
+    return {item["source"] for item in answer}
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_fused_answer_is_that_of_the_whole_catalogue(seed: int, exclude_seen: bool, publish: Callable[[Candidate], Release]) -> None:
+    items, rng = 80, np.random.default_rng([seed, 1])
+    made = candidate(seed, items, people=60)
+    snapshot, spoke = Snapshot.load(publish(made)), set()
+    for length in (1, 2, 4, 8, 20, 40):  # more than the towers see, and of every bucket
+        history = [Event("i3", "play", NOW - 5 * DAY), *life(items, length, rng)]
+        for k in (1, 10, 500):
+            spoke |= same_list(made, snapshot, history, k, exclude_seen)
+    assert spoke == {"tower", "neighbours", "popular"}
+
+
+def test_no_item_is_overlooked_in_a_catalogue_that_the_index_is_not_asked_for_whole(publish: Callable[[Candidate], Release]) -> None:
+    """Ten items that are neither among the towers' best hundred nor among the most popular, and the best in the sum of both."""
+    items, rng = 600, np.random.default_rng(2)
+    made = replace(candidate(2, items, people=1, temperature=1.0, popularity=0.0), neighbours=Neighbours())
+    history = [Event("i3", "play", NOW - 5 * DAY), *life(items, 4, rng)]
+    best = np.argsort(-scored(replace(made, fusion=Fusion.start(0.0, 0.0)), history, True), kind="stable")
+    count = np.zeros(items + 1)
+    count[best[-100:-50]], count[best[105:115]] = 1.01, 1.0
+    made = replace(made, counts=replace(made.counts, count=count), fusion=Fusion.start(0.1, 0.45))
+    snapshot = Snapshot.load(publish(made))
+    assert set(np.argsort(-scored(made, history, True))[:10]) == set(best[105:115])
+    same_list(made, snapshot, history, 10, exclude_seen=True)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_it_holds_for_a_large_catalogue_where_towers_are_sharp(seed: int, publish: Callable[[Candidate], Release]) -> None:
+    items, rng = 600, np.random.default_rng([seed, 3])
+    made = candidate(seed, items, people=200)
+    snapshot = Snapshot.load(publish(made))
+    for length in (1, 4, 20):
+        for k in (10, 150):
+            same_list(made, snapshot, [Event("i3", "play", NOW - 5 * DAY), *life(items, length, rng)], k, exclude_seen=True)
+
+
+def test_it_holds_where_nobody_votes(publish: Callable[[Candidate], Release]) -> None:
+    made = replace(candidate(5, 80, people=1), neighbours=Neighbours())
+    snapshot, rng = Snapshot.load(publish(made)), np.random.default_rng(5)
+    for length in (1, 8):
+        history = [Event("i3", "play", NOW), *life(80, length, rng)]
+        assert same_list(made, snapshot, sorted(history, key=lambda event: event.timestamp), 20, True) <= {"tower", "popular"}
+
+
+def test_it_holds_where_the_towers_alone_are_served(publish: Callable[[Candidate], Release]) -> None:
+    changed = {"neighbours.fuse": False}
+    made = candidate(6, 80, 60, **changed)
+    snapshot, rng = Snapshot.load(publish(made)), np.random.default_rng(6)
+    assert snapshot.fusion is None
+    history = [Event("i3", "play", NOW - 5 * DAY), *life(80, 8, rng)]
+    for exclude_seen in (True, False):
+        assert same_list(made, snapshot, history, 20, exclude_seen) == {"tower"}
+    fused = Snapshot.load(publish(candidate(6, 80, 60)))
+    assert [item["item_id"] for item in fused.recommend(history, 20)] != [item["item_id"] for item in snapshot.recommend(history, 20)]
+
+
+def test_who_has_seen_everything_is_recommended_nothing(publish: Callable[[Candidate], Release]) -> None:
+    snapshot = Snapshot.load(publish(candidate(7, 10, 5)))
+    everything = [Event(f"i{row}", "play", NOW + row) for row in range(1, 11)]
+    assert snapshot.recommend(everything, 5) == []
+    assert len(snapshot.recommend(everything, 50, exclude_seen=False)) == 10
+
+
+def test_a_release_reads_back_with_its_neighbours_and_its_fusion(publish: Callable[[Candidate], Release]) -> None:
+    made = candidate(8, 80, 60)
+    release = publish(made)
+    read = Candidate.load(release)
+    assert len(made.neighbours) == 60
+    for name in ("owner", "start", "item", "time"):
+        assert np.array_equal(getattr(read.neighbours, name), getattr(made.neighbours, name)), name
+    np.testing.assert_allclose(read.fusion.weights, made.fusion.weights, atol=1e-6)
+    history = [Event("i3", "play", NOW - 5 * DAY), *life(80, 8, np.random.default_rng(0))]
+    np.testing.assert_allclose(scored(read, history, True), scored(made, history, True), rtol=1e-4, atol=1e-6)
+
+
+def test_the_capacity_that_an_update_is_given_holds_from_then_on(publish: Callable[[Candidate], Release]) -> None:
+    made = candidate(9, 80, 60)
+    read = Candidate.load(publish(made), load_settings(overrides={**TINY, "neighbours.capacity": 50}, environ={}))
+    assert read.neighbours.capacity == 50
+    read.neighbours.add(timelines(80, 1, np.random.default_rng(1)))
+    assert 0 < len(read.neighbours.item) <= 50

@@ -1,0 +1,34 @@
+"""How much the neighbours' word counts: chosen by what the live release would have answered, before it learns the answers."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from recsys import fusion
+from recsys.fusion import Fusion
+from recsys.sessions import Sessions, histories, repeats
+from training.candidate import Candidate
+
+QUESTIONS, CELLS = 2000, 2**27
+"""New events that are asked, a sample of all; and scores in memory at most: in a very large catalogue fewer are asked."""
+
+
+def refused(parent: Candidate, sessions: Sessions, new: np.ndarray, exclude_seen: bool, seed: list[int]) -> Fusion:
+    """Return the weights that would have served the new events best; new (N,) bool says which events the parent has not learned.
+
+    With `exclude_seen` what a person had is neither asked nor recommended, as in serving.
+    """
+    known = replace(sessions, item=np.where(sessions.item < len(parent.vocab), sessions.item, 0))
+    asked = new & known.positive & (known.item > 0)
+    if exclude_seen:
+        asked &= ~repeats(sessions)
+    at = np.flatnonzero(asked)
+    past = histories(known, at, 1)
+    at = at[np.diff(past.start) > 0]  # who has no history is shown what is popular
+    if not len(at):
+        return parent.fusion
+    most = min(QUESTIONS, max(1, CELLS // len(parent.vocab)))
+    at = np.sort(np.random.default_rng(seed).permutation(at)[:most])
+    past = histories(known, at, parent.settings.serving.profile_events)
+    logits, votes = parent.opinions(past, known.time[at], parent.item_vectors(), past.pairs() if exclude_seen else None)
+    return fusion.learned(parent.fusion, logits, votes, parent.counts.share(), np.diff(past.start), known.item[at])
