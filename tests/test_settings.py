@@ -61,7 +61,8 @@ def test_a_misspelt_key_or_section_is_refused_and_the_near_one_named(tmp_path: P
 def test_a_key_outside_its_section_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("epochs = 3\n")
-    assert refusal(file).endswith("'epochs' stands outside a section; the sections are: data, model, training, update, neighbours, index, serving")
+    sections = "data, model, training, update, neighbours, index, serving"
+    assert refusal(file).endswith(f"'epochs' stands outside a section; the sections are: {sections}")
 
 
 def test_a_wrong_type_or_range_says_where_it_came_from_what_came_and_what_is_allowed(tmp_path: Path) -> None:
