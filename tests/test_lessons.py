@@ -83,14 +83,16 @@ def test_of_an_update_the_memory_holds_the_old_part_of_a_timeline_and_never_wish
 
 
 def world(people: int = 60, seed: int = 0) -> Sessions:
-    """People who watch 2 to 7 of 8 films, some a day later, now and then one that they do not like."""
+    """People who watch 2 to 7 of 8 films, some a day later, now and then one that they do not like; of some all days are one session."""
     rng = np.random.default_rng(seed)
     rows = []
     for n in range(people):
         minute = float(rng.integers(0, 3000))
         for item in rng.choice(list("abcdefgh"), rng.integers(2, 8)):
             minute += float(rng.choice([1, 5, 1440]))
-            rows.append((f"u{n}", None, item, minute, str(rng.choice(["watch", "like", "dislike"], p=[0.6, 0.3, 0.1]))))
+            rows.append(
+                (f"u{n}", f"s{n}" if n % 2 else None, item, minute, str(rng.choice(["watch", "like", "dislike"], p=[0.6, 0.3, 0.1])))
+            )
     return sessionise(table(*rows), VOCAB)
 
 
@@ -129,6 +131,17 @@ def test_wishes_are_the_votes_of_all_who_know_other_timelines_as_running_shares(
         assert (np.diff(share[: len(expected)]) <= 2e-3).all()  # best first
         some += len(expected) > 3
     assert some > 50
+
+
+def test_both_readings_have_wishes_for_what_is_learned_and_for_nothing_else() -> None:
+    whole = world()
+    learn = np.random.default_rng(3).random(len(whole)) < 0.5
+    both = read(whole, learn, wishes=0.5)
+    place = both.moment  # see `read`
+    back = both.gap >= N_GAPS
+    for part in (back, ~back):
+        assert (both.wish[part & (both.weight > 0), 0] > 0).mean() > 0.9
+        assert not both.wish[part & ~learn[place]].any()
 
 
 def test_asking_leaves_the_memory_as_it_was() -> None:
