@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from recsys.batches import Batch
 from recsys.towers import Towers
@@ -62,6 +63,7 @@ class SampledSoftmax(torch.autograd.Function):
         return ((total.log() + highest)[:, 0] - positive) @ weight
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Give the gradients of users, candidates, scale and popularity."""
         users, candidates, scale, share, moment, slope = ctx.saved_tensors
