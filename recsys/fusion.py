@@ -85,6 +85,12 @@ def shares_of(vote: np.ndarray, query: np.ndarray, n: int) -> np.ndarray:
     return vote / np.maximum(np.bincount(query, vote, n), 1e-12)[query]
 
 
+def expected(logits: np.ndarray) -> np.ndarray:
+    """Return how likely the towers hold each item to be, (B, n) logits -> (B, n), 0 for what cannot be recommended; in their place."""
+    logits -= log_total(logits)
+    return np.exp(logits, out=logits)
+
+
 def mix(logits: np.ndarray, votes: Votes, popular: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return what the three expect together, over the whole catalogue.
 
@@ -93,14 +99,19 @@ def mix(logits: np.ndarray, votes: Votes, popular: np.ndarray, weights: np.ndarr
     """
     query, item, vote = votes
     out = np.isneginf(logits)
-    logits -= log_total(logits)
-    np.exp(logits, out=logits)
+    mixed = _mixed(expected(logits), (query, item, shares_of(vote, query, len(logits))), popular.astype(np.float32), weights)
+    mixed[out] = -np.inf
+    return mixed
+
+
+def _mixed(towers: np.ndarray, shares: Votes, popular: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weigh probabilities: towers (B, n), which are written to, shares of votes, popular (n,) float32, weights (B, 2)."""
+    query, item, share = shares
     weights = weights.astype(np.float32)
-    logits *= 1 - weights.sum(axis=1, keepdims=True)
-    logits += weights[:, 1:] * popular.astype(np.float32)
-    logits[query, item] += weights[query, 0] * shares_of(vote, query, len(logits))
-    logits[out] = -np.inf
-    return logits
+    towers *= 1 - weights.sum(axis=1, keepdims=True)
+    towers += weights[:, 1:] * popular
+    towers[query, item] += weights[query, 0] * share
+    return towers
 
 
 def without(votes: Votes, query: np.ndarray, item: np.ndarray, n_items: int) -> Votes:
@@ -117,10 +128,9 @@ def learned(
     logits (Q, n), votes and popular as for `mix`, target (Q,), length (Q,) of the histories. What was measured before counts `fading`
     times as much as what is new; a length that was never asked keeps its weights.
     """
+    gains = [_gains(logits[part], _of(votes, part), popular, target[part]) for part in _blocks(len(target))]
     quality = np.zeros_like(before.quality)
-    for number, weights in enumerate(TRIED):
-        gain = np.concatenate([_gain(logits, votes, popular, weights, target, part) for part in _blocks(len(target))])
-        quality[:, number] = np.bincount(bucket(length), gain, len(quality))
+    np.add.at(quality, bucket(length), np.concatenate(gains))
     quality += fading * before.quality
     asked = np.bincount(bucket(length), minlength=len(quality)) + fading * before.asked
     told = quality.max(axis=1) > quality.min(axis=1)  # nothing is where nobody was asked, in vain, or all does as well
@@ -132,11 +142,22 @@ def _blocks(n: int, size: int = 256) -> list[slice]:
     return [slice(first, min(n, first + size)) for first in range(0, n, size)]
 
 
-def _gain(logits: np.ndarray, votes: Votes, popular: np.ndarray, weights: np.ndarray, target: np.ndarray, part: slice) -> np.ndarray:
-    """Return the ndcg@20 of some questions under the same weights, ties against us."""
+def _of(votes: Votes, part: slice) -> Votes:
+    """Return the votes of some questions, numbered from 0."""
     low, high = np.searchsorted(votes[0], [part.start, part.stop])
-    some = votes[0][low:high] - part.start, votes[1][low:high], votes[2][low:high]
-    scores = mix(logits[part].copy(), some, popular, np.tile(weights, (part.stop - part.start, 1)))
-    own = scores[np.arange(len(scores)), target[part]]
-    rank = np.count_nonzero(scores >= own[:, None], axis=1)
-    return np.where((rank <= 20) & (own > 0), 1 / np.log2(1 + rank), 0.0)
+    return votes[0][low:high] - part.start, votes[1][low:high], votes[2][low:high]
+
+
+def _gains(logits: np.ndarray, votes: Votes, popular: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the ndcg@20 of some questions under each of TRIED, (B, 21), ties against us."""
+    query, item, vote = votes
+    out, towers = np.isneginf(logits), expected(logits.copy())
+    shares, popular = (query, item, shares_of(vote, query, len(logits))), popular.astype(np.float32)
+    gains = np.zeros((len(logits), len(TRIED)))
+    for number, weights in enumerate(TRIED):
+        scores = _mixed(towers.copy(), shares, popular, np.tile(weights, (len(logits), 1)))
+        scores[out] = -np.inf
+        own = scores[np.arange(len(scores)), target]
+        rank = np.count_nonzero(scores >= own[:, None], axis=1)
+        gains[:, number] = np.where((rank <= 20) & (own > 0), 1 / np.log2(1 + rank), 0.0)
+    return gains
