@@ -7,9 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from eval import baselines, names
-from eval.metrics import Pairs
 from eval.timeline import Learned, Queries, Window
 from recsys.errors import BadInput, nearest
+from recsys.sessions import Pairs
 from recsys.settings import Settings
 
 

@@ -9,11 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from recsys.sessions import Pairs
+
 MISS = np.iinfo(np.int64).max
 """The rank of an item that could not be recommended: never learned, or excluded."""
-
-Pairs = tuple[np.ndarray, np.ndarray]
-"""Query numbers and item rows, one pair each."""
 
 
 def bar(scores: np.ndarray, excluded: Pairs | None = None) -> None:

@@ -158,7 +158,7 @@ def answer(method: Method, blocks: Iterable[Block], exclude_seen: bool, k: int) 
         seconds += perf_counter() - started
         if scores.shape != (len(queries), queries.n_items):
             raise AssertionError(f"{method.name} gave scores of shape {scores.shape}, not {(len(queries), queries.n_items)}")
-        metrics.bar(scores, queries.seen() if exclude_seen else None)
+        metrics.bar(scores, queries.histories.pairs() if exclude_seen else None)
         ranks.append(metrics.ranks(scores, start, relevant))
         shown.append(metrics.top(scores, k))
     return np.concatenate(ranks), np.concatenate(shown), seconds
@@ -176,6 +176,6 @@ def _recall(method: Method, blocks: Sequence[Block], exclude_seen: bool, k: int)
     found = []
     for queries, start, relevant in blocks:
         scores = method.scores(queries)
-        metrics.bar(scores, queries.seen() if exclude_seen else None)
+        metrics.bar(scores, queries.histories.pairs() if exclude_seen else None)
         found.append(metrics.recall(metrics.ranks(scores, start, relevant), start, k))
     return float(np.concatenate(found).mean())

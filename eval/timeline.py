@@ -67,10 +67,6 @@ class Queries:
     def __getitem__(self, part: slice) -> "Queries":
         return replace(self, histories=self.histories[part], now=self.now[part])
 
-    def seen(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return what is in the histories: query numbers and rows, one pair each."""
-        return np.repeat(np.arange(len(self)), np.diff(self.histories.start)), self.histories.item
-
 
 Block = tuple[Queries, np.ndarray, np.ndarray]
 """Some queries and what they want: start (B + 1,) and relevant (R,)."""

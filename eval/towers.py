@@ -12,7 +12,6 @@ from zlib import crc32
 import numpy as np
 import pyarrow as pa
 
-from eval.metrics import Pairs
 from eval.names import Part
 from eval.timeline import Learned, Queries, Window
 from recsys.errors import BadInput
@@ -20,7 +19,7 @@ from recsys.events import milliseconds
 from recsys.index import ItemIndex
 from recsys.log import Position
 from recsys.registry import Registry, Release
-from recsys.sessions import Histories, of_the_same_people
+from recsys.sessions import Histories, Pairs, of_the_same_people
 from recsys.settings import Settings
 from recsys.towers import Towers
 from training.candidate import Candidate
@@ -150,18 +149,14 @@ class Line:
         return False
 
 
-class TowersMethod:
-    """Towers that learn window by window; a person without a history is shown what is popular.
-
-    Its rows are the evaluator's: vectors and bias are laid out by its vocabulary, -inf where the towers do not know an item.
-    """
+class _OfLine:
+    """A method that answers with the newest release of a line."""
 
     random = True
 
     def __init__(self, name: str, line: Line):
         self.name, self.line = name, line
         self.shown: Candidate | None = None
-        self.stale: np.ndarray | None = None
 
     @property
     def candidate(self) -> Candidate:
@@ -173,7 +168,33 @@ class TowersMethod:
         learned = self.line.learn(window)
         if self.shown is not self.candidate:
             self._lay_out(window)
+            self.shown = self.candidate
         return learned
+
+    def size(self) -> int:
+        """Return the bytes of towers, item vectors, memory and what the strategy carries; a saved release has a few files more."""
+        candidate = self.candidate
+        tensors = [*candidate.towers.state_dict().values(), *candidate.strategy_state.values()]
+        arrays = [candidate.memory.keys, *vars(candidate.memory.examples).values()]
+        vectors = 4 * len(candidate.vocab) * candidate.settings.model.dim
+        return vectors + sum(tensor.nbytes for tensor in tensors) + sum(array.nbytes for array in arrays)
+
+    def save(self, folder: Path) -> int:
+        return self.line.save(folder)
+
+    def load(self, folder: Path, learned: int) -> bool:
+        return self.line.load(folder, learned)
+
+    def _lay_out(self, window: Window) -> None:
+        """Get ready to answer in the evaluator's rows."""
+        raise NotImplementedError
+
+
+class TowersMethod(_OfLine):
+    """Towers that learn window by window; a person without a history is shown what is popular.
+
+    Its rows are the evaluator's: vectors and bias are laid out by its vocabulary, -inf where the towers do not know an item.
+    """
 
     def scores(self, queries: Queries) -> np.ndarray:
         return self._scores(queries, self.vectors, self.bias)
@@ -197,20 +218,6 @@ class TowersMethod:
         order = np.argsort(rows == 0, axis=1, kind="stable")
         return np.take_along_axis(rows, order, axis=1)[:, :k]
 
-    def size(self) -> int:
-        """Return the bytes of towers, item vectors, memory and what the strategy carries; a saved release has a few files more."""
-        candidate = self.candidate
-        tensors = [*candidate.towers.state_dict().values(), *candidate.strategy_state.values()]
-        arrays = [candidate.memory.keys, *vars(candidate.memory.examples).values()]
-        vectors = 4 * len(candidate.vocab) * candidate.settings.model.dim
-        return vectors + sum(tensor.nbytes for tensor in tensors) + sum(array.nbytes for array in arrays)
-
-    def save(self, folder: Path) -> int:
-        return self.line.save(folder)
-
-    def load(self, folder: Path, learned: int) -> bool:
-        return self.line.load(folder, learned)
-
     def _lay_out(self, window: Window) -> None:
         """Lay vectors and bias out by the evaluator's rows."""
         candidate, before = self.candidate, self.line.before
@@ -226,7 +233,6 @@ class TowersMethod:
             known = window.vocab.rows(before.vocab.ids)
             self.stale = np.zeros((int(known.max()) + 1, self.vectors.shape[1]), np.float32)
             self.stale[known] = before.item_vectors()
-        self.shown = candidate
 
     def _scores(self, queries: Queries, vectors: np.ndarray, bias: np.ndarray) -> np.ndarray:
         rows = min(len(vectors), queries.n_items)
@@ -239,69 +245,35 @@ class TowersMethod:
         """Return the unit vector of each history, (B, d), read from item vectors; items without one are passed over."""
         rows = len(vectors)
         known = np.append(np.isfinite(bias), False)[np.minimum(histories.item, rows)]
-        past = newest(replace(histories, item=np.where(known, histories.item, rows)), self.candidate.settings.data.history, rows)
+        past = histories.where(known).newest(self.candidate.settings.data.history)
         return self.candidate.towers.user_vectors(past, vectors)
 
 
-class FusedMethod:
+class FusedMethod(_OfLine):
     """What is served: the same towers and, mixed with them, the neighbours' votes.
 
     Not Released: the memory of a later release knows the answers of an earlier window by heart.
     """
 
-    random = True
-
-    def __init__(self, name: str, line: Line):
-        self.name, self.line = name, line
-        self.shown: Candidate | None = None
-
-    @property
-    def candidate(self) -> Candidate:
-        """The recommender of now."""
-        assert self.line.candidate is not None, "learn comes first"
-        return self.line.candidate
-
-    def learn(self, window: Window) -> Learned:
-        learned = self.line.learn(window)
-        if self.shown is not self.candidate:
-            self.shown, self.vectors = self.candidate, self.candidate.item_vectors()
-            self.rows = window.vocab.rows(self.candidate.vocab.ids)
-            self.own = np.zeros(len(window.vocab) + 1, np.int64)  # evaluator's row -> the towers'; the last stands for all later ones
-            self.own[self.rows] = np.arange(len(self.rows))
-        return learned
-
     def scores(self, queries: Queries) -> np.ndarray:
-        person, item = queries.histories.pairs()
-        item = self.own[np.minimum(item, len(self.own) - 1)]
-        known = item > 0
-        start = np.concatenate([[0], np.cumsum(np.bincount(person[known], minlength=len(queries)))])
-        past = Histories(start, item[known], queries.histories.kind[known], queries.histories.time[known])
+        histories = queries.histories
+        own = self.own[np.minimum(histories.item, len(self.own) - 1)]
+        past = replace(histories, item=own).where(own > 0)
         fused = self.candidate.fused(past, queries.now, self.vectors, past.pairs() if queries.exclude_seen else None)
-        if len(self.rows) == queries.n_items and np.array_equal(self.rows, np.arange(queries.n_items)):
+        if np.array_equal(self.rows, np.arange(queries.n_items)):
             return fused
         scores = np.full((len(queries), queries.n_items), -np.inf, np.float32)
         scores[:, self.rows] = fused
         return scores
 
     def size(self) -> int:
-        """Return the bytes of the towers and the instance memory."""
-        return TowersMethod(self.name, self.line).size() + self.candidate.neighbours.bytes
+        """Return the bytes of the towers and of the instance memory."""
+        return super().size() + self.candidate.neighbours.bytes
 
-    def save(self, folder: Path) -> int:
-        return self.line.save(folder)
-
-    def load(self, folder: Path, learned: int) -> bool:
-        return self.line.load(folder, learned)
-
-
-def newest(histories: Histories, limit: int, rows: int) -> Histories:
-    """Return the newest `limit` events of each history that are about items below row `rows`."""
-    person = np.repeat(np.arange(len(histories)), np.diff(histories.start))
-    known = np.flatnonzero(histories.item < rows)
-    from_end = np.searchsorted(person[known], person[known], side="right") - np.arange(len(known))
-    kept = known[from_end <= limit]
-    start = np.concatenate([[0], np.cumsum(np.bincount(person[kept], minlength=len(histories)))])
-    return Histories(start, histories.item[kept], histories.kind[kept], histories.time[kept])
+    def _lay_out(self, window: Window) -> None:
+        self.vectors, self.rows = self.candidate.item_vectors(), window.vocab.rows(self.candidate.vocab.ids)
+        self.own = np.zeros(len(window.vocab) + 1, np.int64)  # evaluator's row -> the towers'; the last stands for all later ones
+        self.own[self.rows] = np.arange(len(self.rows))
 
 
 def towers_method(name: str, parts: Sequence[Part], settings: Settings, shared: Shared) -> TowersMethod | FusedMethod:

@@ -224,7 +224,7 @@ def answered(expression: str, settings: Settings, plan: Plan, asked: Sequence[tu
         figures = []
         for queries, start, relevant in questions.blocks():
             scores = method.scores(queries)
-            metrics.bar(scores, queries.seen() if questions.exclude_seen else None)
+            metrics.bar(scores, queries.histories.pairs() if questions.exclude_seen else None)
             figures.append(metrics.METRICS[search.metric](metrics.ranks(scores, start, relevant), start, search.k))
         found.append(float(np.concatenate(figures).mean()))
     return found

@@ -184,6 +184,11 @@ class Histories:
         """Return whose each event is, and its item."""
         return np.repeat(np.arange(len(self)), np.diff(self.start)), self.item
 
+    def where(self, kept: np.ndarray) -> "Histories":
+        """Return some of the events, kept (N,) bool; everybody stays, some perhaps with nothing."""
+        count = np.bincount(self.pairs()[0][kept], minlength=len(self))
+        return Histories(np.concatenate([[0], np.cumsum(count)]), self.item[kept], self.kind[kept], self.time[kept])
+
     def newest(self, limit: int) -> "Histories":
         """Return the newest `limit` events of each."""
         begin = np.maximum(self.start[:-1], self.start[1:] - limit)

@@ -13,7 +13,7 @@ from recsys.fusion import Fusion, Votes
 from recsys.sessions import Histories, Pairs, Sessions, sessionise
 from recsys.vocab import Vocabulary
 from training import fusing
-from training.fusing import refused
+from training.fusing import reweighed
 
 KNOWN = Vocabulary("abcde")
 """What the parent knows; f, g and h came after it."""
@@ -48,7 +48,7 @@ def asked(
         return whole(before, logits, votes, popular, length, target)
 
     monkeypatch.setattr(fusion, "learned", spy)
-    refused(parent, sessions, new, exclude_seen, [seed])  # type: ignore[arg-type]
+    reweighed(parent, sessions, new, exclude_seen, [seed])  # type: ignore[arg-type]
     assert wanted["before"] is parent.fusion
     start, items = parent.histories.start.tolist(), "".join(VOCAB.ids[row] for row in parent.histories.item)
     assert wanted["length"].tolist() == np.diff(start).tolist()
@@ -98,8 +98,8 @@ def test_who_has_no_history_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) 
 
 def test_with_nothing_to_ask_the_weights_stay() -> None:
     parent = Parent()
-    nothing = refused(parent, LIFE, np.zeros(len(LIFE), bool), True, [0])  # type: ignore[arg-type]
-    first = refused(parent, sessionise(table(("w", None, "a", 0)), VOCAB), np.ones(1, bool), True, [0])  # type: ignore[arg-type]
+    nothing = reweighed(parent, LIFE, np.zeros(len(LIFE), bool), True, [0])  # type: ignore[arg-type]
+    first = reweighed(parent, sessionise(table(("w", None, "a", 0)), VOCAB), np.ones(1, bool), True, [0])  # type: ignore[arg-type]
     assert nothing is first is parent.fusion
     assert not hasattr(parent, "histories")
 

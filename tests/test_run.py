@@ -17,7 +17,6 @@ from eval import replay as replays
 from eval.baselines import BASELINES
 from eval.command import Question, evaluate, recompute
 from eval.methods import Released, methods
-from eval.metrics import Pairs
 from eval.protocols import Plan, prequential
 from eval.replay import replay
 from eval.results import Results, report
@@ -27,6 +26,7 @@ from eval.towers import MODES, TowersMethod
 from recsys import cli
 from recsys.errors import BadInput
 from recsys.registry import Registry
+from recsys.sessions import Pairs
 from recsys.settings import load_settings
 from training.strategies import STRATEGIES
 
@@ -533,11 +533,11 @@ def test_an_exact_index_loses_nothing_and_the_stale_loss_is_that_of_the_parents_
     questions = world.timeline.questions(5, world.rules)
     queries = questions.queries()
     ranks, shown, _ = replays.answer(method, questions.blocks(), True, 3)
-    assert method.found(queries, queries.seen(), 3).tolist() == shown.tolist()
+    assert method.found(queries, queries.histories.pairs(), 3).tolist() == shown.tolist()
     index_loss, stale_loss = cost.probes(method, questions, ranks, k=3)
     assert index_loss == 0
     stale = method.stale_scores(queries)
-    people = method.candidate.towers.user_vectors(towers.newest(queries.histories, 50, len(before)), before)
+    people = method.candidate.towers.user_vectors(queries.histories.where(queries.histories.item < len(before)).newest(50), before)
     assert stale[:, : len(before)] == pytest.approx(people @ before.T + method.candidate.bias()[: len(before)], abs=1e-5)
     assert (stale[:, len(before) :] == -np.inf).all()
     assert stale_loss is not None

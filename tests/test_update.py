@@ -29,7 +29,7 @@ from serving.engine import Snapshot
 from serving.profiles import Event
 from training.candidate import Candidate
 from training.fit import fit
-from training.fusing import refused
+from training.fusing import reweighed
 from training.growth import grown
 from training.job import fit_and_publish, update_and_publish
 from training.recommender import _with_a_last_event
@@ -146,7 +146,7 @@ def test_the_weights_of_the_answer_are_those_by_which_the_parent_foretold_what_i
     new, past = log.read(after=parent.position), log.read(upto=parent.position)
     sessions = sessionise(pa.concat_tables([past, new]), child.vocab, settings.data.session_gap)
     seed = settings.training.seed + 1000
-    expected = refused(parent, sessions, sessions.place >= len(past), settings.serving.exclude_seen, [seed, 2])
+    expected = reweighed(parent, sessions, sessions.place >= len(past), settings.serving.exclude_seen, [seed, 2])
     np.testing.assert_allclose(child.fusion.weights, expected.weights, atol=1e-6)
     np.testing.assert_allclose(child.fusion.asked, expected.asked)
 

@@ -13,7 +13,7 @@ QUESTIONS, CELLS = 2000, 2**27
 """New events that are asked, a sample of all; and scores in memory at most: in a very large catalogue fewer are asked."""
 
 
-def refused(parent: Candidate, sessions: Sessions, new: np.ndarray, exclude_seen: bool, seed: list[int]) -> Fusion:
+def reweighed(parent: Candidate, sessions: Sessions, new: np.ndarray, exclude_seen: bool, seed: list[int]) -> Fusion:
     """Return the weights that would have served the new events best; new (N,) bool says which events the parent has not learned.
 
     With `exclude_seen` what a person had is neither asked nor recommended, as in serving.

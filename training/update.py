@@ -14,7 +14,7 @@ from recsys.sessions import sessionise
 from recsys.settings import Settings
 from training.candidate import Candidate, Catalogue, item_features
 from training.fit import objective
-from training.fusing import refused
+from training.fusing import reweighed
 from training.growth import grown, items_in
 from training.learner import learn
 from training.lessons import lessons as read
@@ -41,7 +41,7 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     liked = is_new & sessions.positive
     counts, moment[liked], shares = known.stream(sessions.item[liked], sessions.time[liked], MOMENTS)
     lessons = read(sessions, is_new, moment, parent.neighbours, settings, seed)
-    fusion = refused(parent, sessions, is_new, settings.serving.exclude_seen, [seed, 2])
+    fusion = reweighed(parent, sessions, is_new, settings.serving.exclude_seen, [seed, 2])
     neighbours = copy.copy(parent.neighbours)
     neighbours.add(sessions)
 
