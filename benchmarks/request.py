@@ -21,6 +21,7 @@ from serving.engine import Snapshot
 from serving.profiles import Event
 from training.candidate import Candidate
 from training.memory import Memory
+from training.prototypes import Prototypes
 
 ITEMS, HISTORY, K, PEOPLE = 20_000, 50, 20, 200_000
 NOW = 1_700_000_000_000
@@ -91,7 +92,8 @@ def _release(folder: Path, people: int, rng: np.random.Generator) -> Release:
     memory = Neighbours(capacity=settings.neighbours.capacity)
     memory.add(Sessions([f"u{n}" for n in range(people)], np.arange(0, 5 * people + 1, 5), item, kind, time, owner, np.arange(5 * people)))
     weights = Fusion.start(settings.neighbours.share, settings.neighbours.popular)
-    candidate = Candidate(settings, towers, vocab, counts, memory, weights, Memory.empty(0), {}, {})
+    prototypes = Prototypes(np.zeros((len(vocab), settings.model.dim), np.float32), 0.0)
+    candidate = Candidate(settings, towers, prototypes, vocab, counts, memory, weights, Memory.empty(0), {}, {})
     registry = Registry(folder)
     with registry.draft() as draft:
         return registry.publish(draft, registry.next_id(), None, {**candidate.write(draft), "why": "benchmark", "seconds": {}})

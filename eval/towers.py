@@ -193,15 +193,15 @@ class _OfLine:
 class TowersMethod(_OfLine):
     """Towers that learn window by window; a person without a history is shown what is popular.
 
-    Its rows are the evaluator's: vectors and bias are laid out by its vocabulary, -inf where the towers do not know an item.
+    Its rows are the evaluator's: vectors, prototypes and bias are laid out by its vocabulary, -inf where the towers do not know an item.
     """
 
     def scores(self, queries: Queries) -> np.ndarray:
-        return self._scores(queries, self.vectors, self.bias)
+        return self._scores(queries, self.vectors, self.found_at, self.bias)
 
     def stale_scores(self, queries: Queries) -> np.ndarray | None:
         """Return what the user tower of now makes of the item vectors before it; popularity is that of now."""
-        return None if self.stale is None else self._scores(queries, self.stale, self.bias[: len(self.stale)])
+        return None if self.stale is None else self._scores(queries, self.stale[0], self.stale[1], self.bias[: len(self.stale[0])])
 
     def found(self, queries: Queries, seen: Pairs | None, k: int) -> np.ndarray | None:
         """Search the saved release's index for more than `k`, drop what was seen, keep `k`."""
@@ -225,19 +225,20 @@ class TowersMethod(_OfLine):
         if self.line.recipe.mode in ("update", "recounted", "retrain") and candidate.vocab.ids != window.vocab.ids:
             raise AssertionError("the towers number the items otherwise than the evaluator")
         self.vectors = np.zeros((len(window.vocab), candidate.settings.model.dim), np.float32)
-        self.vectors[self.rows] = candidate.item_vectors()
+        self.found_at = np.zeros_like(self.vectors)
+        self.vectors[self.rows], self.found_at[self.rows] = candidate.vectors()
         self.bias = np.full(len(window.vocab), -np.inf, np.float32)
         self.bias[self.rows] = candidate.bias()
         self.stale = None
         if before is not None:
             known = window.vocab.rows(before.vocab.ids)
-            self.stale = np.zeros((int(known.max()) + 1, self.vectors.shape[1]), np.float32)
-            self.stale[known] = before.item_vectors()
+            self.stale = np.zeros((2, int(known.max()) + 1, self.vectors.shape[1]), np.float32)
+            self.stale[:, known] = before.vectors()
 
-    def _scores(self, queries: Queries, vectors: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    def _scores(self, queries: Queries, vectors: np.ndarray, found_at: np.ndarray, bias: np.ndarray) -> np.ndarray:
         rows = min(len(vectors), queries.n_items)
         scores = np.full((len(queries), queries.n_items), -np.inf, np.float32)
-        np.matmul(self._people(queries.histories, vectors, bias), vectors[:rows].T, out=scores[:, :rows])
+        np.matmul(self._people(queries.histories, vectors, bias), found_at[:rows].T, out=scores[:, :rows])
         scores[:, :rows] += bias[:rows]
         return scores
 
@@ -271,7 +272,7 @@ class FusedMethod(_OfLine):
         return super().size() + self.candidate.neighbours.bytes
 
     def _lay_out(self, window: Window) -> None:
-        self.vectors, self.rows = self.candidate.item_vectors(), window.vocab.rows(self.candidate.vocab.ids)
+        self.vectors, self.rows = self.candidate.vectors(), window.vocab.rows(self.candidate.vocab.ids)
         self.own = np.zeros(len(window.vocab) + 1, np.int64)  # evaluator's row -> the towers'; the last stands for all later ones
         self.own[self.rows] = np.arange(len(self.rows))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recsys.sessions import Sessions, gap_buckets, ranges
 
-WISHES = 20
+WISHES = 5
 """How many wishes of neighbours are kept for each event."""
 
 
@@ -20,8 +20,7 @@ class Examples:
     item (N,) rows, kind (N,) event type codes, gap (N,) buckets, weight (N,) how much each event counts as a target
     (0: context only; the first event of an example has nothing before it and is always context), moment (N,) which
     snapshot of the items' popularity was the newest then (see ItemCounts.stream), -1 for what is remembered from before.
-    Other people's word for what might have come there: wish (N, K) rows, 0 where there is none, and chance (N, K), how likely
-    it is that one or one before it is meant.
+    wish (N, WISHES) rows that might as well have come there, by other people's word, each as likely as the others; 0 where they have none.
     """
 
     start: np.ndarray
@@ -31,7 +30,6 @@ class Examples:
     weight: np.ndarray
     moment: np.ndarray
     wish: np.ndarray
-    chance: np.ndarray
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -69,7 +67,6 @@ class Examples:
             np.zeros(0, np.float32),
             np.zeros(0, np.int16),
             np.zeros((0, WISHES), np.int32),
-            np.zeros((0, WISHES), np.float16),
         )
 
     def remembered(self) -> "Examples":
@@ -78,9 +75,8 @@ class Examples:
 
     def drawn(self, share: float, rng: np.random.Generator) -> np.ndarray:
         """Return what is to be foretold at each event, (N,): its item or, by chance `share`, one that neighbours wish for there."""
-        luck, which = rng.random((2, len(self.item)))
-        place = np.minimum((self.chance < which[:, None]).sum(1), self.wish.shape[1] - 1)
-        wish = self.wish[np.arange(len(place)), place]
+        luck, which = rng.random(len(self.item)), rng.integers(0, WISHES, len(self.item))
+        wish = self.wish[np.arange(len(which)), which]
         return np.where((luck < share) & (wish > 0), wish, self.item)
 
 
@@ -89,12 +85,12 @@ def examples(
     learn: np.ndarray,
     limit: int,
     moment: np.ndarray | None = None,
-    wishes: tuple[np.ndarray, np.ndarray] | None = None,
+    wish: np.ndarray | None = None,
 ) -> Examples:
     """Cut each timeline into stretches of `limit` inputs, newest first, and keep those with something to learn.
 
     learn (N,) bool: which events may be targets; of those, only the positive ones of known items count.
-    moment (N,), wishes (N, K) twice: see Examples.
+    moment (N,), wish (N, WISHES): see Examples.
     """
     known = sessions.item > 0
     weight = (learn & sessions.positive & known).astype(np.float32)[known]
@@ -114,8 +110,8 @@ def examples(
     gap[cut[:-1]] = 0
     weight[cut[:-1]] = 0
     when = np.zeros(len(inside), np.int16) if moment is None else moment[known][inside].astype(np.int16)
-    wish, chance = wishes or (np.zeros((len(known), WISHES), np.int32), np.zeros((len(known), WISHES), np.float16))
-    return Examples(cut, item[inside], kind[inside], gap, weight, when, wish[known][inside], chance[known][inside])
+    wish = np.zeros((len(known), WISHES), np.int32) if wish is None else wish
+    return Examples(cut, item[inside], kind[inside], gap, weight, when, wish[known][inside])
 
 
 @dataclass(frozen=True)

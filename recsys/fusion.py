@@ -157,7 +157,12 @@ def _gains(logits: np.ndarray, votes: Votes, popular: np.ndarray, target: np.nda
     for number, weights in enumerate(TRIED):
         scores = _mixed(towers.copy(), shares, popular, np.tile(weights, (len(logits), 1)))
         scores[out] = -np.inf
-        own = scores[np.arange(len(scores)), target]
-        rank = np.count_nonzero(scores >= own[:, None], axis=1)
-        gains[:, number] = np.where((rank <= 20) & (own > 0), 1 / np.log2(1 + rank), 0.0)
+        gains[:, number] = gains_of(scores, target, least=0.0)
     return gains
+
+
+def gains_of(scores: np.ndarray, target: np.ndarray, least: float = -np.inf) -> np.ndarray:
+    """Return the ndcg@20 of some questions, (B,), ties against us: scores (B, n), target (B,); 0 for a target that scores `least`."""
+    own = scores[np.arange(len(scores)), target]
+    rank = np.count_nonzero(scores >= own[:, None], axis=1)
+    return np.where((rank <= 20) & (own > least), 1 / np.log2(1 + rank), 0.0)

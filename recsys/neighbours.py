@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
 from recsys.errors import BadInput, ReleaseDamaged
@@ -85,7 +84,7 @@ class Neighbours:
         What was remembered before is copied but not sorted again. Not while another thread asks: add to a copy that was read, then swap.
         """
         liked = sessions.positive & (sessions.item > 0)
-        names = pd.util.hash_array(np.array(sessions.owners, dtype=object))[sessions.owner[liked]]
+        names = sessions.whose[liked]
         longer = np.isin(self.owner, names)
         again = ranges(self.start[:-1][longer], self.start[1:][longer])
         owner = np.concatenate([np.repeat(self.owner[longer], np.diff(self.start)[longer]), names])
@@ -109,13 +108,15 @@ class Neighbours:
         dense[query, item] = vote
         return dense
 
-    def votes(self, histories: Histories, now: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def votes(self, histories: Histories, now: np.ndarray, owner: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return query (V,), item (V,) and vote (V,) float32, sorted by query, then item, each pair once: now (B,) ms.
 
         Row 0 never gets a vote, nor does an item that nobody voted for. Who is in the memory is a neighbour to themselves too, one of many,
-        and votes for what they had already; whoever does not want repeats leaves those out before comparing votes.
+        and votes for what they had already; whoever does not want repeats leaves those out before comparing votes. owner (B,): whose each
+        history is (see Sessions.whose); they themselves then have no vote, which is how somebody is asked about what the memory knows.
         """
-        parts = [self._block(histories[n : n + BLOCK], now[n : n + BLOCK]) for n in range(0, len(histories), BLOCK)]
+        blocks = [slice(n, n + BLOCK) for n in range(0, len(histories), BLOCK)]
+        parts = [self._block(histories[some], now[some], None if owner is None else owner[some]) for some in blocks]
         if len(parts) == 1:
             return parts[0]
         none = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
@@ -164,8 +165,12 @@ class Neighbours:
             index = {"ended": time[start[1:] - 1], "posting": by_item.indptr.astype(np.int64), "code": by_item.data}
         self.ended, self.posting, self.code = index["ended"], index["posting"], index["code"]
 
-    def _block(self, histories: Histories, now: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        query, timeline, match, weight = self._nearest(*self._similar(histories), now)
+    def _block(self, histories: Histories, now: np.ndarray, owner: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        similar = self._similar(histories)
+        if owner is not None:
+            others = self.owner[similar[1]] != owner[similar[0]]
+            similar = tuple(column[others] for column in similar)  # type: ignore[assignment]
+        query, timeline, match, weight = self._nearest(*similar, now)
         first = self.start[timeline]
         match += first
         begin, end = np.maximum(first, match - self.reach), np.minimum(self.start[timeline + 1], match + self.reach + 1)

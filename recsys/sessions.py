@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -42,13 +43,10 @@ class Sessions:
         """Which events say "more of this", (N,) bool."""
         return events.IS_POSITIVE[self.kind]
 
-    def of(self, chosen: np.ndarray) -> "Sessions":
-        """Return the timelines of some owners: chosen (U,) bool."""
-        count = np.diff(self.start)
-        kept = np.repeat(chosen, count)
-        columns = {name: getattr(self, name)[kept] for name in ("item", "kind", "time", "session", "place")}
-        owners = [owner for owner, wanted in zip(self.owners, chosen.tolist(), strict=True) if wanted]
-        return Sessions(owners, np.concatenate([[0], np.cumsum(count[chosen])]), **columns)
+    @property
+    def whose(self) -> np.ndarray:
+        """A number for the name of each event's owner, the same in every log, (N,) uint64."""
+        return pd.util.hash_array(np.array(self.owners, dtype=object))[self.owner]
 
     @property
     def owner(self) -> np.ndarray:

@@ -30,7 +30,7 @@ class Model(_Section):
 
     dim: int = Field(128, ge=4, le=1024, description="length of a user or item vector")
     encoder: Literal["transformer", "gru", "mean"] = Field("transformer", description="how the user tower reads a history")
-    blocks: int = Field(2, ge=1, le=12, description="blocks of the encoder")
+    blocks: int = Field(1, ge=1, le=12, description="blocks of the encoder")
     heads: int = Field(2, ge=1, le=16, validate_default=True, description="attention heads; divides dim")
     dropout: float = Field(0.4, ge=0, lt=1, description="dropout on the inputs and inside the blocks")
     id_dropout: float = Field(0.1, ge=0, lt=1, description="share of items trained from their content alone")
@@ -53,7 +53,7 @@ class Training(_Section):
     epochs: int = Field(6, ge=1, description="passes over the log in the first fit")
     batch_size: int = Field(128, ge=1, description="histories in one step")
     lr: float = Field(1e-3, gt=0, description="highest learning rate; it decays to a tenth")
-    negatives: int = Field(2048, ge=0, description="uniform negatives in a step, beside the batch's own targets")
+    negatives: int = Field(4096, ge=0, description="uniform negatives in a step, beside the batch's own targets")
     full_softmax_below: int = Field(0, ge=0, description="catalogues up to this size are compared whole, as are those up to `negatives`")
     both_ways: bool = Field(True, description="learn every session from its end as well")
     wishes: float = Field(0.5, ge=0, le=1, description="share of targets that are drawn from what neighbours vote for")
@@ -68,7 +68,7 @@ class UpdateSettings(_Section):
     strategy: str = Field("replay+ewc", description='methods joined by +, with settings: "replay(share=0.3)+ewc(strength=100)"')
     epochs: int = Field(5, ge=1, description="passes over the new sessions")
     lr: float = Field(1e-3, gt=0, description="highest learning rate of an update")
-    memory: int = Field(40_000, ge=0, description="examples kept for replay, two of a session that is learned both ways")
+    memory: int = Field(200_000, ge=0, description="examples kept for replay, two of a session that is learned both ways")
 
 
 class NeighbourSettings(_Section):

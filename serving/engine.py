@@ -39,7 +39,8 @@ class ItemNotFound(RecsysError):
 class Snapshot:
     """One release, ready to answer; nothing in it changes.
 
-    vectors (n + 1, d) and bias (n + 1,) by vocabulary row, mapped from files; popular (n,) rows, most popular first; popularity
+    By vocabulary row, mapped from files: vectors (n + 1, d) that histories are read from, prototypes (n + 1, d) that items are found at and
+    bias (n + 1,); popular (n,) rows, most popular first; popularity
     (n + 1,) as a share of the most popular item's, share (n + 1,) of all that is watched; scale: what turns the index's scores into
     logits; now: the newest event that the release has learned, ms.
     """
@@ -49,6 +50,7 @@ class Snapshot:
     vocab: Vocabulary
     titles: list[str | None]
     vectors: np.ndarray
+    prototypes: np.ndarray
     bias: np.ndarray
     popular: np.ndarray
     popularity: np.ndarray
@@ -89,6 +91,7 @@ class Snapshot:
             vocab=Vocabulary(items["item_id"].to_pylist()),
             titles=[None, *items["title"].to_pylist()],
             vectors=np.load(release.file("vectors.npy"), mmap_mode="r"),
+            prototypes=np.load(release.file("prototypes.npy"), mmap_mode="r"),
             bias=np.load(release.file("bias.npy"), mmap_mode="r"),
             popular=1 + np.argsort(-count[1:], kind="stable"),
             popularity=count / max(count.max(), 1e-9),
@@ -104,7 +107,7 @@ class Snapshot:
     def _warm(self) -> None:
         """Run every part once, so that the first request meets warm caches and a misfit shows now."""
         n, width = len(self.vocab) - 1, self.vectors.shape[1]
-        if not len(self.index) == n == len(self.vectors) - 1 == len(self.bias) - 1:
+        if not len(self.index) == n == len(self.vectors) - 1 == len(self.prototypes) - 1 == len(self.bias) - 1:
             raise ReleaseDamaged(
                 f"release {self.id} has {n} items, {len(self.vectors) - 1} vectors and {len(self.index)} in the index; "
                 "roll back with: recsys rollback"
@@ -152,7 +155,7 @@ class Snapshot:
             raise ItemNotFound(
                 f"release {self.id} does not know item {item_id!r}; an item is known once an event named it and an update ran"
             )
-        return [self._item(near, score, "tower") for near, score in self._nearest(self.vectors[row], k, np.array([row]), biased=False)]
+        return [self._item(near, score, "tower") for near, score in self._nearest(self.prototypes[row], k, np.array([row]), biased=False)]
 
     def _user(self, rows: np.ndarray, kinds: np.ndarray, gaps: np.ndarray) -> np.ndarray:
         """Run the user tower on one history: (L,) each -> (d,)."""
@@ -195,7 +198,7 @@ class Snapshot:
         others = np.setdiff1d(np.concatenate([votes[1], popular[~np.isin(popular, out)]]), nearest)
         rows, place = np.unique(np.concatenate([nearest, others]), return_inverse=True)
         expected = np.empty(len(rows), np.float32)
-        expected[place] = np.concatenate([logits[0], self.scale * (self.vectors[others] @ user + self.bias[others])])
+        expected[place] = np.concatenate([logits[0], self.scale * (self.prototypes[others] @ user + self.bias[others])])
         total = float(fusion.log_total(logits)[0, 0]) if logits.size else 0.0
         by_expert = np.zeros((3, len(rows)))
         by_expert[0] = (1 - weights.sum()) * np.exp(expected - total)

@@ -1,9 +1,16 @@
-"""What several tests need: a real Redis."""
+"""What several tests need: a real Redis, and one thread for torch."""
 
 import pytest
 import redis
+import torch
 
 from serving.embedded import EmbeddedRedis
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Train as the defaults do: two threads add up in another order than one."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -62,18 +62,17 @@ def stretch(*items):
 
 def without_wishes(start, item, *rest):
     """Examples for which no neighbour had a word."""
-    return Examples(start, item, *rest, np.zeros((len(item), WISHES), np.int32), np.zeros((len(item), WISHES), np.float16))
+    return Examples(start, item, *rest, np.zeros((len(item), WISHES), np.int32))
 
 
-def wishing(wish, chance, item=(9, 9, 9)):
-    """One example with wishes: for each event the rows and their running shares."""
-    wish = np.array([[*row, *[0] * (WISHES - len(row))] for row in wish], np.int32)
-    chance = np.array([[*row, *[1 if row else 0] * (WISHES - len(row))] for row in chance], np.float16)
-    return replace(stretch(*item), wish=wish, chance=chance)
+def wishing(*wish, item=(9, 9, 9)):
+    """One example with wishes: for each event WISHES rows, or one that stands for all."""
+    rows = [row if isinstance(row, list) else [row] * WISHES for row in wish]
+    return replace(stretch(*item), wish=np.array(rows, np.int32))
 
 
 def test_without_wishes_every_event_is_foretold_as_it_was_and_with_nothing_else_only_wishes_are():
-    some, rng = wishing([[1], [], [3, 4]], [[1.0], [], [0.5, 1.0]]), np.random.default_rng(0)
+    some, rng = wishing(1, 0, [3, 4, 3, 4, 4]), np.random.default_rng(0)
     for _ in range(50):
         assert some.drawn(0.0, rng).tolist() == [9, 9, 9]
         first, second, third = some.drawn(1.0, rng).tolist()
@@ -81,18 +80,12 @@ def test_without_wishes_every_event_is_foretold_as_it_was_and_with_nothing_else_
         assert third in (3, 4)
 
 
-def test_wishes_are_drawn_as_often_as_their_votes_say():
+def test_each_of_the_wishes_is_drawn_as_often_as_the_others():
     n = 20_000
-    some = wishing([[5, 6, 7]] * n, [[0.5, 0.75, 1.0]] * n, item=[9] * n)
+    some = wishing(*[[5, 6, 6, 7, 8]] * n, item=[9] * n)
     count = np.bincount(some.drawn(0.4, np.random.default_rng(1)), minlength=10) / n
-    assert count[[5, 6, 7, 9]] == pytest.approx([0.2, 0.1, 0.1, 0.6], abs=0.01)
-    assert count.sum() == pytest.approx(count[[5, 6, 7, 9]].sum())
-
-
-def test_the_last_of_many_wishes_can_be_drawn_and_nothing_beyond():
-    shares = (np.arange(1, WISHES + 1) / WISHES).tolist()
-    some = wishing([list(range(1, WISHES + 1))] * 4000, [shares] * 4000, item=[99] * 4000)
-    assert set(some.drawn(1.0, np.random.default_rng(2)).tolist()) == set(range(1, WISHES + 1))
+    assert count[5:].tolist() == pytest.approx([0.08, 0.16, 0.08, 0.08, 0.6], abs=0.01)
+    assert count[:5].sum() == 0
 
 
 def test_what_is_foretold_can_be_another_item_and_what_was_seen_stays():
@@ -105,7 +98,7 @@ def test_what_is_foretold_can_be_another_item_and_what_was_seen_stays():
 
 
 def test_a_pass_draws_its_wishes_anew_by_the_share_it_was_given():
-    some = wishing([[5]] * 3, [[1.0]] * 3, item=(1, 2, 3))
+    some = wishing(5, 5, 5, item=(1, 2, 3))
     assert [made.target.tolist() for made in Batches(some, 1, seed=0)] == [[[2, 3]]]
     assert [made.target.tolist() for made in Batches(some, 1, seed=0, wishes=1.0)] == [[[5, 5]]]
     half = Batches(some, 1, seed=0, wishes=0.5)
@@ -115,7 +108,7 @@ def test_a_pass_draws_its_wishes_anew_by_the_share_it_was_given():
 
 
 def test_what_is_taken_joined_or_remembered_keeps_its_wishes():
-    one, two = wishing([[1], [2], [3]], [[1.0]] * 3), wishing([[4], [5]], [[1.0]] * 2, item=(8, 8))
+    one, two = wishing(1, 2, 3), wishing(4, 5, item=(8, 8))
     both = one.join(two).remembered()
     assert both.wish[:, 0].tolist() == [1, 2, 3, 4, 5]
     assert both.take(np.array([1, 0])).wish[:, 0].tolist() == [4, 5, 1, 2, 3]
@@ -125,9 +118,8 @@ def test_what_is_taken_joined_or_remembered_keeps_its_wishes():
 def test_wishes_stand_by_the_events_they_are_for(sessions):
     wish = np.zeros((len(sessions), WISHES), np.int32)
     wish[:, 0] = 100 + np.arange(len(sessions))
-    chance = np.ones_like(wish, np.float16)
     unknown = replace(sessions, item=np.where(np.arange(len(sessions)) == 2, 0, sessions.item))  # which takes no place in an example
-    found = examples(unknown, np.ones(len(sessions), bool), 3, wishes=(wish, chance))
+    found = examples(unknown, np.ones(len(sessions), bool), 3, wish=wish)
     item = dict(enumerate(unknown.item.tolist()))
     assert [item[place - 100] for place in found.wish[:, 0].tolist()] == found.item.tolist()
     assert 102 not in found.wish

@@ -209,7 +209,17 @@ def test_kinds_order_and_gaps_reach_the_tower(tmp_path):
     assert not np.allclose(base, snapshot._user(np.array([1, 3]), np.array([2, 2]), np.array([0, 9])))
 
 
-FILES = ["vectors.npy", "bias.npy", "items.parquet", "items.faiss", "user_tower.onnx", "config.toml", "index.json", "towers.safetensors"]
+FILES = [
+    "vectors.npy",
+    "prototypes.npy",
+    "bias.npy",
+    "items.parquet",
+    "items.faiss",
+    "user_tower.onnx",
+    "config.toml",
+    "index.json",
+    "towers.safetensors",
+]
 
 
 @pytest.mark.parametrize("name", [*FILES, "fusion.json", "neighbours/about.json", "neighbours/item.npy"])
@@ -258,7 +268,9 @@ def rewrite(release, name: str, content: bytes) -> None:
     release.file("manifest.json").write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("name", ["vectors.npy", "bias.npy", "items.parquet", "items.faiss", "user_tower.onnx", "index.json"])
+@pytest.mark.parametrize(
+    "name", ["vectors.npy", "prototypes.npy", "bias.npy", "items.parquet", "items.faiss", "user_tower.onnx", "index.json"]
+)
 def test_parts_of_two_releases_are_refused_even_when_every_hash_fits(tmp_path, name):
     other = publish_release(tmp_path / "other", [*CORNERS, "centre"], dim=4).file(name).read_bytes()
     release = publish_release(tmp_path, list(CORNERS))

@@ -13,7 +13,9 @@ from recsys.fusion import Fusion, Votes
 from recsys.sessions import Histories, Pairs, Sessions, sessionise
 from recsys.vocab import Vocabulary
 from training import fusing
+from training.candidate import Vectors
 from training.fusing import reweighed
+from training.prototypes import Prototypes
 
 KNOWN = Vocabulary("abcde")
 """What the parent knows; f, g and h came after it."""
@@ -27,13 +29,19 @@ class Parent:
     settings = SimpleNamespace(serving=SimpleNamespace(profile_events=4))
     counts = SimpleNamespace(share=lambda: np.full(len(KNOWN), 1 / len(KNOWN)))
 
-    def item_vectors(self) -> np.ndarray:
-        return np.zeros((len(KNOWN), 2))
+    prototypes = Prototypes(np.zeros((len(KNOWN), 2), np.float32), 0.75)
 
-    def opinions(self, histories: Histories, now: np.ndarray, vectors: np.ndarray, hidden: Pairs | None) -> tuple[np.ndarray, Votes]:
+    def vectors(self) -> Vectors:
+        own = np.zeros((len(KNOWN), 2))
+        return own, self.prototypes.of(own)
+
+    def logits(self, histories: Histories, vectors: Vectors, hidden: Pairs | None) -> np.ndarray:
+        return np.zeros((len(histories), len(KNOWN)), np.float32)
+
+    def votes(self, histories: Histories, now: np.ndarray, hidden: Pairs | None) -> Votes:
         self.histories, self.now, self.hidden = histories, now, hidden
         none = np.zeros(0, np.int64)
-        return np.zeros((len(histories), len(KNOWN)), np.float32), (none, none, np.zeros(0, np.float32))
+        return none, none, np.zeros(0, np.float32)
 
 
 def asked(
@@ -48,7 +56,8 @@ def asked(
         return whole(before, logits, votes, popular, length, target)
 
     monkeypatch.setattr(fusion, "learned", spy)
-    reweighed(parent, sessions, new, exclude_seen, [seed])  # type: ignore[arg-type]
+    _, lean = reweighed(parent, sessions, new, exclude_seen, [seed])  # type: ignore[arg-type]
+    assert lean == parent.prototypes.lean  # all do as well
     assert wanted["before"] is parent.fusion
     start, items = parent.histories.start.tolist(), "".join(VOCAB.ids[row] for row in parent.histories.item)
     assert wanted["length"].tolist() == np.diff(start).tolist()
@@ -98,9 +107,10 @@ def test_who_has_no_history_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) 
 
 def test_with_nothing_to_ask_the_weights_stay() -> None:
     parent = Parent()
-    nothing = reweighed(parent, LIFE, np.zeros(len(LIFE), bool), True, [0])  # type: ignore[arg-type]
-    first = reweighed(parent, sessionise(table(("w", None, "a", 0)), VOCAB), np.ones(1, bool), True, [0])  # type: ignore[arg-type]
+    nothing, lean = reweighed(parent, LIFE, np.zeros(len(LIFE), bool), True, [0])  # type: ignore[arg-type]
+    first, _ = reweighed(parent, sessionise(table(("w", None, "a", 0)), VOCAB), np.ones(1, bool), True, [0])  # type: ignore[arg-type]
     assert nothing is first is parent.fusion
+    assert lean == parent.prototypes.lean
     assert not hasattr(parent, "histories")
 
 
@@ -110,3 +120,19 @@ def test_of_many_questions_a_sample_is_asked_and_the_seed_says_which(monkeypatch
     samples = [[minute for _, _, minute in asked(monkeypatch, sessions, np.ones(60, bool), seed=seed)[1]] for seed in (0, 0, 1)]
     assert all(len(set(sample)) == 5 and sample == sorted(sample) for sample in samples)
     assert samples[0] == samples[1] != samples[2]
+
+
+@pytest.mark.parametrize(("best", "lean"), [(0.0, 0.375), (0.5, 0.625), (1.0, 0.875)])
+def test_prototypes_lean_half_way_to_what_would_have_answered_best(monkeypatch: pytest.MonkeyPatch, best: float, lean: float) -> None:
+    """Everybody stands at (0, 1) and wants b, which the right lean alone puts there."""
+    b = KNOWN.row("b")
+
+    def of(_: Prototypes, vectors: np.ndarray, lean: float | None = None) -> np.ndarray:
+        places = np.tile([1.0, 0.0], (len(KNOWN), 1))
+        places[b] = [0.0, 1.0] if lean == best else places[b]
+        return places
+
+    monkeypatch.setattr(Prototypes, "of", of)
+    monkeypatch.setattr(Parent, "logits", lambda _, past, vectors, hidden: np.tile(vectors[1] @ [0.0, 1.0], (len(past), 1)))
+    sessions = sessionise(table(*((f"u{n}", None, item, n) for n in range(5) for item in "ab")), VOCAB)
+    assert reweighed(Parent(), sessions, np.ones(10, bool), True, [0])[1] == lean  # type: ignore[arg-type]

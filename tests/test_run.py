@@ -527,7 +527,7 @@ def test_an_exact_index_loses_nothing_and_the_stale_loss_is_that_of_the_parents_
     assert isinstance(method, TowersMethod)
     method.learn(world.timeline.lesson(0, 4))
     assert method.found(next(world.timeline.questions(4, world.rules).blocks())[0], None, 3) is None, "nothing is saved yet"
-    before = method.candidate.item_vectors()
+    before, found_at = method.candidate.vectors()
     method.learn(world.timeline.lesson(4, 5))
     method.save(tmp_path)
     questions = world.timeline.questions(5, world.rules)
@@ -538,7 +538,7 @@ def test_an_exact_index_loses_nothing_and_the_stale_loss_is_that_of_the_parents_
     assert index_loss == 0
     stale = method.stale_scores(queries)
     people = method.candidate.towers.user_vectors(queries.histories.where(queries.histories.item < len(before)).newest(50), before)
-    assert stale[:, : len(before)] == pytest.approx(people @ before.T + method.candidate.bias()[: len(before)], abs=1e-5)
+    assert stale[:, : len(before)] == pytest.approx(people @ found_at.T + method.candidate.bias()[: len(before)], abs=1e-5)
     assert (stale[:, len(before) :] == -np.inf).all()
     assert stale_loss is not None
 

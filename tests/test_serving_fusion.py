@@ -22,6 +22,7 @@ from serving.engine import Snapshot
 from serving.profiles import Event
 from training.candidate import Candidate
 from training.memory import Memory
+from training.prototypes import Prototypes
 
 HISTORY = 6
 KINDS = ["play", "like", "dislike", "watch", "skip", "complete"]
@@ -52,7 +53,9 @@ def candidate(seed: int, items: int, people: int, temperature: float = 0.1, popu
     memory.add(timelines(items, people, rng))
     n = len(LENGTHS) + 1
     fusion = Fusion(rng.dirichlet([2, 2, 2], n)[:, :2], np.zeros((n, len(TRIED))), np.zeros(n))
-    return Candidate(settings, towers, vocab, counts, memory, fusion, Memory.empty(0), {}, {})
+    people = rng.normal(size=(len(vocab), settings.model.dim)).astype(np.float32) / 4
+    people[0] = 0
+    return Candidate(settings, towers, Prototypes(people, 0.7), vocab, counts, memory, fusion, Memory.empty(0), {}, {})
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +94,8 @@ def scored(made: Candidate, history: list[Event], exclude_seen: bool) -> np.ndar
     now = np.array([max(NOW, int(time[-1]))])
     hidden = np.zeros(len(out), np.int64), out
     if made.settings.neighbours.fuse:
-        return made.fused(past, now, made.item_vectors(), hidden)[0]
-    return made.opinions(past, now, made.item_vectors(), hidden)[0][0] / made.towers.scale().item()
+        return made.fused(past, now, made.vectors(), hidden)[0]
+    return made.logits(past, made.vectors(), hidden)[0] / made.towers.scale().item()
 
 
 def same_list(made: Candidate, snapshot: Snapshot, history: list[Event], k: int, exclude_seen: bool) -> set[str]:

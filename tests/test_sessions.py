@@ -208,15 +208,13 @@ def test_repeats_agree_with_the_rule_said_slowly(rows: list[tuple]) -> None:
     assert repeats(sessions).tolist() == [pair in pairs[:n] for n, pair in enumerate(pairs)]
 
 
-def test_some_of_the_people_keep_their_timelines_as_they_were() -> None:
-    sessions = sessionise(table(*[(user, None, item, n) for user in "uvw" for n, item in enumerate("abc")]), VOCAB)
-    some = sessions.of(np.array([True, False, True]))
-    assert (some.owners, some.start.tolist()) == (["u", "w"], [0, 3, 6])
-    whole = sessions.owner != 1
-    for name in ("item", "kind", "time", "session", "place"):
-        assert getattr(some, name).tolist() == getattr(sessions, name)[whole].tolist()
-    assert len(sessions.of(np.zeros(3, bool))) == 0
-    assert letters(backwards(sessions.of(np.array([False, False, True])))[0]) == ["cba"]  # whose sessions are not numbered from 0
+def test_whose_an_event_is_has_the_same_number_in_every_log() -> None:
+    one = sessionise(table(("u", None, "a", 0), ("v", None, "b", 1), ("u", None, "c", 2)), VOCAB)
+    other = sessionise(table(("w", None, "a", 0), ("u", None, "b", 1)), VOCAB)
+    u, also_u, v = one.whose.tolist()
+    assert u == also_u != v
+    assert dict(zip(other.owners, other.whose.tolist(), strict=True))["u"] == u
+    assert len({u, v, *other.whose.tolist()}) == 3
 
 
 def test_the_newest_of_each_history_and_whose_each_event_is() -> None:
@@ -226,6 +224,8 @@ def test_the_newest_of_each_history_and_whose_each_event_is() -> None:
     newest = past.newest(2)
     assert [VOCAB.ids[row] for row in newest.item] == ["b", "c", "f"]
     assert newest.start.tolist() == [0, 2, 2, 3]
+    some = past.where(np.array([False, True, False, False]))  # everybody stays, some with nothing
+    assert ([VOCAB.ids[row] for row in some.item], some.start.tolist(), some.time.tolist()) == (["b"], [0, 1, 1, 1], [MINUTE])
     assert newest.time.tolist() == [MINUTE, 2 * MINUTE, 0]
     assert past.newest(10).item.tolist() == past.item.tolist()
     whose, item = past.pairs()

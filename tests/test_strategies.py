@@ -108,7 +108,7 @@ def test_replay_makes_the_share_of_a_batch_that_it_was_told():
 
 def test_what_is_remembered_is_softened_by_its_neighbours_too():
     _, update, lessons = world()
-    remembered = wishing([[5], [5], [5]], [[1.0]] * 3, item=(1, 2, 3)).remembered()
+    remembered = wishing(5, 5, 5, item=(1, 2, 3)).remembered()
     update = replace(update, memory=Memory.empty(10).add(remembered, [7]))
     for share, targets in ((0.0, {2, 3}), (1.0, {5})):
         mixed = parse("replay(share=0.5)").mix(batch(lessons), replace(update, wishes=share))

@@ -146,9 +146,10 @@ def test_the_weights_of_the_answer_are_those_by_which_the_parent_foretold_what_i
     new, past = log.read(after=parent.position), log.read(upto=parent.position)
     sessions = sessionise(pa.concat_tables([past, new]), child.vocab, settings.data.session_gap)
     seed = settings.training.seed + 1000
-    expected = reweighed(parent, sessions, sessions.place >= len(past), settings.serving.exclude_seen, [seed, 2])
+    expected, lean = reweighed(parent, sessions, sessions.place >= len(past), settings.serving.exclude_seen, [seed, 2])
     np.testing.assert_allclose(child.fusion.weights, expected.weights, atol=1e-6)
     np.testing.assert_allclose(child.fusion.asked, expected.asked)
+    assert child.prototypes.lean == lean
 
 
 LESSONS = {"training.both_ways": False, "training.wishes": 0.0}
@@ -219,7 +220,7 @@ def test_what_is_served_is_what_evaluation_scores(home, settings):
     past = histories(sessions, sessions.start[1:] - 1, settings.serving.profile_events)
     seen = candidate.vocab.rows(mine["item_id"].to_pylist())
     now = np.array([max(candidate.counts.now, history[-1].timestamp)])
-    scores = candidate.fused(past, now, candidate.item_vectors(), (np.zeros(len(seen), np.int64), seen))[0]
+    scores = candidate.fused(past, now, candidate.vectors(), (np.zeros(len(seen), np.int64), seen))[0]
     assert len(candidate.neighbours) > 0
     expected = [candidate.vocab.ids[row] for row in np.argsort(-scores, kind="stable")[:10]]
     served = snapshot.recommend(history, 10)

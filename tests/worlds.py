@@ -46,6 +46,7 @@ def publish_release(
         (draft / "config.toml").write_text(as_toml(settings))
         (draft / "towers.safetensors").write_bytes(towers.encode())
         np.save(draft / "vectors.npy", table)
+        np.save(draft / "prototypes.npy", table)
         pq.write_table(_items(items, counts or list(range(len(items), 0, -1))), draft / "items.parquet")
         start = np.array([0.0, *(bias or [0.0] * len(items))], np.float32)
         np.save(draft / "bias.npy", start)

@@ -27,6 +27,10 @@ from recsys.towers import Towers
 from recsys.vocab import Vocabulary
 from training import export
 from training.memory import Memory
+from training.prototypes import Prototypes
+
+Vectors = tuple[np.ndarray, np.ndarray]
+"""What histories are read from and where items are found, (n + 1, d) each."""
 
 Catalogue = dict[str, dict[str, Any]]
 """Item id -> what is known about it: title, genres, any other column."""
@@ -42,6 +46,7 @@ class Candidate:
 
     settings: Settings
     towers: Towers
+    prototypes: Prototypes
     vocab: Vocabulary
     counts: ItemCounts
     neighbours: Neighbours
@@ -62,29 +67,33 @@ class Candidate:
         """Return the unit vector of every row, (n + 1, d); row 0 is all zeros."""
         return self.towers.item_vectors()
 
-    def user_vectors(self, histories: Histories) -> np.ndarray:
-        """Return the unit vector of every person, (B, d); all zeros where nothing is known."""
-        return self.towers.user_vectors(histories, self.item_vectors())
+    def vectors(self) -> Vectors:
+        """Return the unit vectors that histories are read from, and those that items are found at; both are all zeros in row 0."""
+        own = self.item_vectors()
+        return own, self.prototypes.of(own)
 
-    def opinions(self, histories: Histories, now: np.ndarray, vectors: np.ndarray, hidden: Pairs | None) -> tuple[np.ndarray, Votes]:
-        """Return the towers' logits (B, n + 1) and the neighbours' votes; now (B,) ms, vectors as `item_vectors` gives them.
+    def logits(self, histories: Histories, vectors: Vectors, hidden: Pairs | None) -> np.ndarray:
+        """Return what the towers say of every item, (B, n + 1); vectors as `vectors` gives them.
 
-        hidden: people and rows that may not be recommended to them, in pairs; they and row 0 have -inf and no votes.
+        hidden: people and rows that may not be recommended to them, in pairs; they and row 0 have -inf.
         """
         past = histories.newest(self.settings.data.history)
-        logits = self.towers.user_vectors(past, vectors) @ vectors.T
+        logits: np.ndarray = self.towers.user_vectors(past, vectors[0]) @ vectors[1].T
         logits += self.bias()
         logits *= self.towers.scale().item()
         logits[:, 0] = -np.inf
-        votes = self.neighbours.votes(histories, now)
         if hidden is not None:
             logits[hidden] = -np.inf
-            votes = fusion.without(votes, *hidden, logits.shape[1])
-        return logits, votes
+        return logits
 
-    def fused(self, histories: Histories, now: np.ndarray, vectors: np.ndarray, hidden: Pairs | None) -> np.ndarray:
-        """Return what is served: how likely each item is to be next, (B, n + 1), -inf for what is hidden; see `opinions`."""
-        logits, votes = self.opinions(histories, now, vectors, hidden)
+    def votes(self, histories: Histories, now: np.ndarray, hidden: Pairs | None) -> Votes:
+        """Return the neighbours' votes; now (B,) ms, hidden as for `logits`."""
+        votes = self.neighbours.votes(histories, now)
+        return votes if hidden is None else fusion.without(votes, *hidden, len(self.vocab))
+
+    def fused(self, histories: Histories, now: np.ndarray, vectors: Vectors, hidden: Pairs | None) -> np.ndarray:
+        """Return what is served: how likely each item is to be next, (B, n + 1), -inf for what is hidden; see `logits` and `votes`."""
+        logits, votes = self.logits(histories, vectors, hidden), self.votes(histories, now, hidden)
         return fusion.mix(logits, votes, self.counts.share(), self.fusion.of(np.diff(histories.start)))
 
     def bias(self) -> np.ndarray:
@@ -95,12 +104,16 @@ class Candidate:
         """Write every file of a release into `folder`; return what its manifest must say about them."""
         save_file(self.towers.state_dict(), folder / "towers.safetensors")
         towers = sha256(folder / "towers.safetensors")
-        vectors = self.item_vectors()
+        vectors, found_at = self.vectors()
         np.save(folder / "vectors.npy", vectors)
+        np.save(folder / "prototypes.npy", found_at)
+        np.save(folder / "people.npy", self.prototypes.people)
         np.save(folder / "bias.npy", self.bias())
         pq.write_table(self._items(), folder / "items.parquet", compression="zstd")
         parent_index = ItemIndex.read(self.parent.folder, self.parent.manifest["towers"]) if self.parent else None
-        index = ItemIndex.build(vectors, self.bias(), towers, self.settings.index.exact_below, self.settings.index.min_recall, parent_index)
+        index = ItemIndex.build(
+            found_at, self.bias(), towers, self.settings.index.exact_below, self.settings.index.min_recall, parent_index
+        )
         index.write(folder)
         self.neighbours.write(folder)
         self.fusion.write(folder)
@@ -114,6 +127,7 @@ class Candidate:
             "number": self.number,
             "now": self.counts.now,
             "towers": towers,
+            "lean": self.prototypes.lean,
             "scale": self.towers.scale().item(),
             "metrics": {**learned, **{name: round(value, 5) for name, value in sorted(self.notes.items())}},
         }
@@ -139,6 +153,7 @@ class Candidate:
         return cls(
             settings=settings,
             towers=towers.eval(),
+            prototypes=Prototypes(np.load(release.file("people.npy")), release.manifest["lean"]),
             vocab=Vocabulary(items["item_id"].to_pylist()),
             counts=_counts(items, settings, release.manifest["now"]),
             neighbours=neighbours,

@@ -21,6 +21,7 @@ from training.growth import items_in
 from training.learner import learn
 from training.lessons import lessons as read
 from training.memory import Memory
+from training.prototypes import LEANS, Prototypes, people
 from training.strategies import Update, parse
 
 MOMENTS = 32
@@ -42,8 +43,8 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
     none = ItemCounts.none(settings.training.count_half_life).grow(len(vocab))
     counts, moment[liked], shares = none.stream(sessions.item[liked], sessions.time[liked], MOMENTS)
     neighbours = Neighbours(capacity=settings.neighbours.capacity)
-    lessons = read(sessions, np.ones(len(sessions), bool), moment, neighbours, settings, seed)
     neighbours.add(sessions)
+    lessons = read(sessions, np.ones(len(sessions), bool), moment, neighbours, settings, seed)
     if not len(lessons):
         raise BadInput(f"nothing to learn in {len(events)} events: at least one person needs two positive events; import more of the log")
     towers = Towers(settings.model, item_features(vocab.ids, catalogue, settings.model.features), settings.data.history)
@@ -61,6 +62,7 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
     return Candidate(
         settings=settings,
         towers=towers,
+        prototypes=Prototypes(people(towers, [lessons]), LEANS[1]),
         vocab=vocab,
         counts=counts,
         neighbours=neighbours,

@@ -1,4 +1,4 @@
-"""How much the neighbours' word counts: chosen by what the live release would have answered, before it learns the answers."""
+"""How much neighbours, popularity and prototypes count: what would have served best, asked of the live release before it learns."""
 
 from dataclasses import replace
 
@@ -8,13 +8,16 @@ from recsys import fusion
 from recsys.fusion import Fusion
 from recsys.sessions import Sessions, histories, repeats
 from training.candidate import Candidate
+from training.prototypes import LEANS
 
 QUESTIONS, CELLS = 2000, 2**27
 """New events that are asked, a sample of all; and scores in memory at most: in a very large catalogue fewer are asked."""
 
 
-def reweighed(parent: Candidate, sessions: Sessions, new: np.ndarray, exclude_seen: bool, seed: list[int]) -> Fusion:
-    """Return the weights that would have served the new events best; new (N,) bool says which events the parent has not learned.
+def reweighed(parent: Candidate, sessions: Sessions, new: np.ndarray, exclude_seen: bool, seed: list[int]) -> tuple[Fusion, float]:
+    """Return the weights that would have served the new events best, and the lean of the prototypes that would have served the towers best.
+
+    new (N,) bool says which events the parent has not learned.
 
     With `exclude_seen` what a person had is neither asked nor recommended, as in serving.
     """
@@ -26,9 +29,14 @@ def reweighed(parent: Candidate, sessions: Sessions, new: np.ndarray, exclude_se
     past = histories(known, at, 1)
     at = at[np.diff(past.start) > 0]  # who has no history is shown what is popular
     if not len(at):
-        return parent.fusion
+        return parent.fusion, parent.prototypes.lean
     most = min(QUESTIONS, max(1, CELLS // len(parent.vocab)))
     at = np.sort(np.random.default_rng(seed).permutation(at)[:most])
     past = histories(known, at, parent.settings.serving.profile_events)
-    logits, votes = parent.opinions(past, known.time[at], parent.item_vectors(), past.pairs() if exclude_seen else None)
-    return fusion.learned(parent.fusion, logits, votes, parent.counts.share(), np.diff(past.start), known.item[at])
+    hidden, target = past.pairs() if exclude_seen else None, known.item[at]
+    vectors, found_at = parent.vectors()
+    tried = [parent.prototypes.of(vectors, lean) for lean in LEANS]
+    gains = [fusion.gains_of(parent.logits(past, (vectors, places), hidden), target).mean() for places in tried]
+    lean = parent.prototypes.halfway(LEANS[int(np.argmax(gains))]) if max(gains) > min(gains) else parent.prototypes.lean
+    logits, votes = parent.logits(past, (vectors, found_at), hidden), parent.votes(past, known.time[at], hidden)
+    return fusion.learned(parent.fusion, logits, votes, parent.counts.share(), np.diff(past.start), target), lean

@@ -19,7 +19,7 @@ from recsys.log import Log
 from recsys.registry import Registry
 from recsys.sessions import Histories, Pairs, Sessions, histories, sessionise
 from recsys.settings import Settings, load_settings
-from training.candidate import Candidate
+from training.candidate import Candidate, Vectors
 from training.job import fit_and_publish, update_and_publish
 
 
@@ -39,7 +39,7 @@ class Recommender:
         self._temporary = TemporaryDirectory(prefix="recsys-") if home is None else None  # lives as long as the object
         self.home = Home(home or str(self._temporary and self._temporary.name))
         self.settings = settings or load_settings(*([self.home.config] if self.home.config.exists() else []))
-        self._live: tuple[str, Candidate, np.ndarray] | None = None
+        self._live: tuple[str, Candidate, Vectors] | None = None
 
     def fit(self, events: pd.DataFrame, items: pd.DataFrame | None = None) -> "Recommender":
         """Add events to the log and train from scratch on all of it.
@@ -87,13 +87,13 @@ class Recommender:
     def similar_items(self, items: Sequence[str] | str, k: int = 10) -> pd.DataFrame:
         """Return item_id, similar_item_id, score, rank: the nearest `k` items of each, by the cosine of their vectors."""
         _check_k(k)
-        candidate, vectors = self._candidate()
+        candidate, (_, found_at) = self._candidate()
         parts = []
         for item in [items] if isinstance(items, str) else items:
             row = candidate.vocab.row(str(item))
             if not row:
                 raise BadInput(f"item {item!r} is not known; it must have been in the events of a fit or partial_fit")
-            scores = (vectors @ vectors[row]).astype(np.float64)
+            scores = (found_at @ found_at[row]).astype(np.float64)
             scores[[0, row]] = -np.inf
             parts.append(_listed(candidate, scores, k).rename(columns={"item_id": "similar_item_id"}).assign(item_id=item))
         columns = ["item_id", "similar_item_id", "score", "rank"]
@@ -122,11 +122,11 @@ class Recommender:
             Catalogue(self.home.items).add(described)
         Log(self.home.log).append(happened)
 
-    def _candidate(self) -> tuple[Candidate, np.ndarray]:
+    def _candidate(self) -> tuple[Candidate, Vectors]:
         release = Registry(self.home.releases).open()
         if self._live is None or self._live[0] != release.id:
             candidate = Candidate.load(release)
-            self._live = release.id, candidate, candidate.item_vectors()
+            self._live = release.id, candidate, candidate.vectors()
         return self._live[1], self._live[2]
 
 
@@ -150,7 +150,7 @@ def _hidden(sessions: Sessions, first: int, at: np.ndarray, exclude_seen: bool) 
     return person, item
 
 
-def _scores(candidate: Candidate, past: Histories, vectors: np.ndarray, hidden: Pairs) -> np.ndarray:
+def _scores(candidate: Candidate, past: Histories, vectors: Vectors, hidden: Pairs) -> np.ndarray:
     """Return what the API would score, (B, n + 1): as of the newest thing known."""
     count = np.diff(past.start)
     newest = np.where(count > 0, past.time[np.maximum(past.start[1:], 1) - 1] if len(past.time) else 0, 0)
@@ -158,7 +158,7 @@ def _scores(candidate: Candidate, past: Histories, vectors: np.ndarray, hidden: 
     if candidate.settings.neighbours.fuse:
         scores = candidate.fused(past, now, vectors, hidden)
     else:
-        scores = candidate.opinions(past, now, vectors, hidden)[0] / candidate.towers.scale().item()
+        scores = candidate.logits(past, vectors, hidden) / candidate.towers.scale().item()
     scores[count == 0] = np.where(np.isneginf(scores[count == 0]), -np.inf, candidate.bias())
     return scores
 

@@ -18,6 +18,7 @@ from training.fusing import reweighed
 from training.growth import grown, items_in
 from training.learner import learn
 from training.lessons import lessons as read
+from training.prototypes import Prototypes, people
 from training.strategies import Update, parse
 
 MOMENTS = 8
@@ -40,10 +41,10 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     known = parent.counts.grow(len(vocab))
     liked = is_new & sessions.positive
     counts, moment[liked], shares = known.stream(sessions.item[liked], sessions.time[liked], MOMENTS)
-    lessons = read(sessions, is_new, moment, parent.neighbours, settings, seed)
-    fusion = reweighed(parent, sessions, is_new, settings.serving.exclude_seen, [seed, 2])
+    fusion, lean = reweighed(parent, sessions, is_new, settings.serving.exclude_seen, [seed, 2])
     neighbours = copy.copy(parent.neighbours)
     neighbours.add(sessions)
+    lessons = read(sessions, is_new, moment, neighbours, settings, seed)
 
     features = [
         new_features or old_features
@@ -70,6 +71,7 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
         parent,
         settings=settings,
         towers=towers,
+        prototypes=Prototypes(people(towers, [parent.memory.examples, lessons]), lean),
         vocab=vocab,
         counts=counts,
         neighbours=neighbours,
