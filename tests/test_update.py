@@ -32,6 +32,7 @@ from training.fit import fit
 from training.fusing import reweighed
 from training.growth import grown
 from training.job import fit_and_publish, update_and_publish
+from training.prototypes import people
 from training.recommender import _with_a_last_event
 from training.update import update
 
@@ -119,6 +120,21 @@ def test_a_release_reads_back_as_the_candidate_it_was(home, settings):
         np.testing.assert_array_equal(getattr(read.neighbours, name), getattr(made.neighbours, name))
     assert len(made.neighbours) > 0
     np.testing.assert_allclose(read.fusion.weights, made.fusion.weights, atol=1e-6)
+    np.testing.assert_array_equal(read.prototypes.people, made.prototypes.people)
+    assert read.prototypes.lean == made.prototypes.lean
+    assert made.prototypes.people.any()
+
+
+def test_items_lean_towards_the_people_of_all_that_was_learned_as_the_new_towers_see_them(home):
+    roomy = load_settings(overrides={**TINY, "update.memory": 10_000}, environ={})
+    fit_and_publish(home, roomy, after(home, 20))
+    release = update_and_publish(home, roomy)
+    child = Candidate.load(release)
+    assert len(child.memory) < child.memory.size, "nothing was forgotten yet"
+    np.testing.assert_allclose(child.prototypes.people, people(child.towers, [child.memory.examples]), atol=1e-5)
+    vectors, found_at = child.vectors()
+    assert not np.allclose(found_at, vectors, atol=0.1)
+    np.testing.assert_allclose(Snapshot.load(release).prototypes, found_at, atol=1e-6)
 
 
 def test_an_update_adds_to_the_neighbours_and_leaves_its_parents_as_they_were(home, settings):
