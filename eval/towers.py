@@ -30,8 +30,8 @@ from training.update import update
 
 Mode = Literal["update", "frozen", "recounted", "retrain", "window"]
 MODES: dict[str, dict[str, Any]] = {"frozen": {}, "recounted": {}, "retrain": {}, "window": {"n": 4}}
-"""Methods that are no strategy, with their settings: learn once and never again; the same, but count popularity on and place new items
-without a step of training; learn everything anew each time; learn the newest n time windows anew each time."""
+"""Methods that are no strategy, with their settings: learn once and never again; the same, but count popularity and people on and place
+new items, without a step of training; learn everything anew each time; learn the newest n time windows anew each time."""
 
 MODIFIERS: dict[str, dict[str, Any]] = {"dropout": {"rate": 0.7}}
 """Words that follow a strategy, with their settings: raise the model's dropout in its updates (a baseline of ADER, RecSys 2020)."""
@@ -176,7 +176,7 @@ class _OfLine:
         candidate = self.candidate
         tensors = [*candidate.towers.state_dict().values(), *candidate.strategy_state.values()]
         arrays = [candidate.memory.keys, *vars(candidate.memory.examples).values()]
-        vectors = 4 * len(candidate.vocab) * candidate.settings.model.dim
+        vectors = 3 * 4 * len(candidate.vocab) * candidate.settings.model.dim  # the items' own, their people, where they are found
         return vectors + sum(tensor.nbytes for tensor in tensors) + sum(array.nbytes for array in arrays)
 
     def save(self, folder: Path) -> int:

@@ -68,7 +68,7 @@ class UpdateSettings(_Section):
     strategy: str = Field("replay+ewc", description='methods joined by +, with settings: "replay(share=0.3)+ewc(strength=100)"')
     epochs: int = Field(5, ge=1, description="passes over the new sessions")
     lr: float = Field(1e-3, gt=0, description="highest learning rate of an update")
-    memory: int = Field(200_000, ge=0, description="examples kept for replay, two of a session that is learned both ways")
+    memory: int = Field(200_000, ge=0, description="examples kept for replay and prototypes, two of a session that is learned both ways")
 
 
 class NeighbourSettings(_Section):

@@ -39,10 +39,9 @@ class ItemNotFound(RecsysError):
 class Snapshot:
     """One release, ready to answer; nothing in it changes.
 
-    By vocabulary row, mapped from files: vectors (n + 1, d) that histories are read from, prototypes (n + 1, d) that items are found at and
-    bias (n + 1,); popular (n,) rows, most popular first; popularity
-    (n + 1,) as a share of the most popular item's, share (n + 1,) of all that is watched; scale: what turns the index's scores into
-    logits; now: the newest event that the release has learned, ms.
+    By vocabulary row: vectors (n + 1, d) that histories are read from, prototypes (n + 1, d) that items are found at and bias (n + 1,),
+    mapped from files; popularity (n + 1,) as a share of the most popular item's, share (n + 1,) of all that is watched. popular (n,) rows,
+    most popular first; scale: what turns the index's scores into logits; now: the newest event that the release has learned, ms.
     """
 
     id: str
@@ -107,9 +106,10 @@ class Snapshot:
     def _warm(self) -> None:
         """Run every part once, so that the first request meets warm caches and a misfit shows now."""
         n, width = len(self.vocab) - 1, self.vectors.shape[1]
-        if not len(self.index) == n == len(self.vectors) - 1 == len(self.prototypes) - 1 == len(self.bias) - 1:
+        if not len(self.index) == n == len(self.vectors) - 1 == len(self.bias) - 1 or self.prototypes.shape != self.vectors.shape:
             raise ReleaseDamaged(
-                f"release {self.id} has {n} items, {len(self.vectors) - 1} vectors and {len(self.index)} in the index; "
+                f"release {self.id} has {n} items, {len(self.vectors) - 1} vectors, {len(self.prototypes) - 1} prototypes "
+                f"and {len(self.index)} in the index; "
                 "roll back with: recsys rollback"
             )
         if n:

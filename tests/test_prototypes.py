@@ -67,6 +67,16 @@ def test_an_item_is_found_between_its_own_vector_and_its_people_and_one_without_
     np.testing.assert_allclose(made.of(own, 0.75)[1], [0.8, 0.6], atol=1e-6)
 
 
+def test_who_went_on_to_an_item_before_stays_until_somebody_does_again(towers: Towers) -> None:
+    some = lessons(LIVES, np.ones(len(LIVES), bool), np.zeros(len(LIVES)), None, SETTINGS, 0)  # type: ignore[arg-type]
+    before = np.full((len(VOCAB) - 1, 8), 7, np.float32)  # the newest item was not there yet
+    found, anew = people(towers, [some], before), people(towers, [some])
+    went = np.isin(np.arange(len(VOCAB)), [VOCAB.row(item) for item in "bce"])
+    np.testing.assert_array_equal(found[went], anew[went])
+    assert (found[:-1][~went[:-1]] == 7).all()
+    assert not found[-1].any()
+
+
 def test_with_nobody_to_ask_all_items_stand_where_they_are(towers: Towers) -> None:
     nobody = Examples.none()
     assert not people(towers, [nobody]).any()

@@ -76,6 +76,19 @@ def told(made: Candidate, draft: Path) -> dict[str, object]:
     return {**made.write(draft), "why": "test", "seconds": {}}
 
 
+def test_similar_items_are_those_found_nearest_and_not_those_read_alike(publish: Callable[[Candidate], Release]) -> None:
+    made = candidate(7, items=40, people=20)
+    own, found_at = made.vectors()
+    snapshot = Snapshot.load(publish(made))
+    differ = 0
+    for row in range(1, 41):
+        near = [made.vocab.row(item["item_id"]) for item in snapshot.similar(made.vocab.ids[row], 5)]
+        expected, read = ([other for other in np.argsort(-(table[1:] @ table[row])) + 1 if other != row][:5] for table in (found_at, own))
+        assert near == expected
+        differ += near != read
+    assert differ > 20
+
+
 def life(items: int, length: int, rng: np.random.Generator) -> list[Event]:
     """Events up to a few hours after the release, of known and unknown items, liked or not."""
     time = np.sort(NOW - 3 * DAY + rng.integers(0, 3 * DAY + 5 * 3_600_000, length))

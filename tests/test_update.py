@@ -27,6 +27,7 @@ from recsys.towers import Towers
 from recsys.vocab import Vocabulary
 from serving.engine import Snapshot
 from serving.profiles import Event
+from training import candidate as candidates
 from training.candidate import Candidate
 from training.fit import fit
 from training.fusing import reweighed
@@ -125,6 +126,25 @@ def test_a_release_reads_back_as_the_candidate_it_was(home, settings):
     assert made.prototypes.people.any()
 
 
+def test_a_release_of_another_version_is_not_learned_on_and_says_what_to_do(home, settings, monkeypatch):
+    monkeypatch.setattr(candidates, "FORMAT", 1)
+    old = fit_and_publish(home, settings)
+    monkeypatch.undo()
+    with pytest.raises(BadInput, match="another version of recsys.*train anew with: recsys fit"):
+        Candidate.load(old)
+
+
+def test_without_a_memory_items_keep_the_people_they_had(home):
+    forgetful = load_settings(overrides={**TINY, "update.memory": 0}, environ={})
+    parent = Candidate.load(fit_and_publish(home, forgetful, after(home, 20)))
+    child = Candidate.load(update_and_publish(home, forgetful))
+    assert not len(parent.memory)
+    assert not len(child.memory)
+    had, has = (made.prototypes.people.any(axis=1) for made in (parent, child))
+    assert had.sum() > 20
+    assert has[: len(had)][had].all()
+
+
 def test_items_lean_towards_the_people_of_all_that_was_learned_as_the_new_towers_see_them(home):
     roomy = load_settings(overrides={**TINY, "update.memory": 10_000}, environ={})
     fit_and_publish(home, roomy, after(home, 20))
@@ -165,7 +185,7 @@ def test_the_weights_of_the_answer_are_those_by_which_the_parent_foretold_what_i
     expected, lean = reweighed(parent, sessions, sessions.place >= len(past), settings.serving.exclude_seen, [seed, 2])
     np.testing.assert_allclose(child.fusion.weights, expected.weights, atol=1e-6)
     np.testing.assert_allclose(child.fusion.asked, expected.asked)
-    assert child.prototypes.lean == lean
+    assert child.prototypes.lean == lean != parent.prototypes.lean
 
 
 LESSONS = {"training.both_ways": False, "training.wishes": 0.0}

@@ -29,6 +29,9 @@ from training import export
 from training.memory import Memory
 from training.prototypes import Prototypes
 
+FORMAT = 2
+"""Of the files of a release; counted up when an older one can no longer be read."""
+
 Vectors = tuple[np.ndarray, np.ndarray]
 """What histories are read from and where items are found, (n + 1, d) each."""
 
@@ -127,6 +130,7 @@ class Candidate:
             "number": self.number,
             "now": self.counts.now,
             "towers": towers,
+            "format": FORMAT,
             "lean": self.prototypes.lean,
             "scale": self.towers.scale().item(),
             "metrics": {**learned, **{name: round(value, 5) for name, value in sorted(self.notes.items())}},
@@ -139,6 +143,10 @@ class Candidate:
         Those of the towers and of how events are read stay its own; asking for another raises BadInput.
         """
         release.verify()
+        if release.manifest.get("format") != FORMAT:
+            raise BadInput(
+                f"release {release.id} was made by another version of recsys and cannot be learned on; train anew with: recsys fit"
+            )
         own = load_settings(release.file("config.toml"), environ={})
         _refuse_another_shape(release, own, settings or own)
         settings = (settings or own).model_copy(update={"model": own.model, "data": own.data})

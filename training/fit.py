@@ -21,7 +21,7 @@ from training.growth import items_in
 from training.learner import learn
 from training.lessons import lessons as read
 from training.memory import Memory
-from training.prototypes import LEANS, Prototypes, people
+from training.prototypes import UNMEASURED, Prototypes, people
 from training.strategies import Update, parse
 
 MOMENTS = 32
@@ -62,7 +62,7 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
     return Candidate(
         settings=settings,
         towers=towers,
-        prototypes=Prototypes(people(towers, [lessons]), LEANS[1]),
+        prototypes=Prototypes(people(towers, [lessons]), UNMEASURED),
         vocab=vocab,
         counts=counts,
         neighbours=neighbours,

@@ -1,4 +1,4 @@
-"""How much neighbours, popularity and prototypes count: what would have served best, asked of the live release before it learns."""
+"""How much neighbours, popularity and prototypes count: half way to what would have served best, by the live release before it learns."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ QUESTIONS, CELLS = 2000, 2**27
 
 
 def reweighed(parent: Candidate, sessions: Sessions, new: np.ndarray, exclude_seen: bool, seed: list[int]) -> tuple[Fusion, float]:
-    """Return the weights that would have served the new events best, and the lean of the prototypes that would have served the towers best.
+    """Return weights half way to those that would have served the new events best, and so the lean of the prototypes for the towers alone.
 
     new (N,) bool says which events the parent has not learned.
 
@@ -35,8 +35,7 @@ def reweighed(parent: Candidate, sessions: Sessions, new: np.ndarray, exclude_se
     past = histories(known, at, parent.settings.serving.profile_events)
     hidden, target = past.pairs() if exclude_seen else None, known.item[at]
     vectors, found_at = parent.vectors()
-    tried = [parent.prototypes.of(vectors, lean) for lean in LEANS]
-    gains = [fusion.gains_of(parent.logits(past, (vectors, places), hidden), target).mean() for places in tried]
+    gains = [fusion.gains_of(parent.logits(past, (vectors, parent.prototypes.of(vectors, lean)), hidden), target).mean() for lean in LEANS]
     lean = parent.prototypes.halfway(LEANS[int(np.argmax(gains))]) if max(gains) > min(gains) else parent.prototypes.lean
     logits, votes = parent.logits(past, (vectors, found_at), hidden), parent.votes(past, known.time[at], hidden)
     return fusion.learned(parent.fusion, logits, votes, parent.counts.share(), np.diff(past.start), target), lean

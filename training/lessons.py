@@ -12,7 +12,7 @@ from recsys.settings import Settings
 BEST = 20
 """Wishes are drawn from so many items, those with the most votes."""
 
-AT_ONCE = 50_000
+AT_ONCE = 4_000
 """Events that neighbours are asked about at once; bounds the memory that their answers take."""
 
 

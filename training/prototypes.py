@@ -16,12 +16,16 @@ AT_ONCE = 8192
 LEANS = (0.0, 0.5, 1.0)
 """What is tried for `Prototypes.lean`."""
 
+UNMEASURED = 0.5
+"""What it is after a first fit."""
+
 
 @dataclass(frozen=True)
 class Prototypes:
     """What the item vectors of an index are made of, beside the items' own.
 
-    people (n, d) float32: the mean of what the user tower makes of the histories that an item followed, zeros where nobody did. Sampled
+    people (n, d) float32: the mean of what the user tower makes of the histories that an item followed, as training cuts them, zeros where
+    nobody did; remembered ones count whatever the strategy trains on. Sampled
     negatives leave a rare item where few steps have put it, and a step that moves the user tower leaves all items behind; the mean of
     those who went on to an item is right at once (nearest-mean-of-exemplars: iCaRL, Rebuffi et al., CVPR 2017; prototypes: Snell et al.,
     NeurIPS 2017). lean: how much that counts beside the item's own vector. Anonymous sessions gain two points of recall@20 by 1; where
@@ -41,8 +45,11 @@ class Prototypes:
         return (self.lean + best) / 2
 
 
-def people(towers: Towers, known: Iterable[Examples]) -> np.ndarray:
-    """Return the mean user vector before each item, (n, d) float32, over the examples that are read forwards."""
+def people(towers: Towers, known: Iterable[Examples], before: np.ndarray | None = None) -> np.ndarray:
+    """Return the mean user vector before each item, (n, d) float32, over the examples that are read forwards.
+
+    before (m, d): what it was for the first m items; it stays for those that nobody in `known` went on to.
+    """
     vectors = torch.from_numpy(towers.item_vectors())
     summed, count = torch.zeros_like(vectors), torch.zeros(len(vectors))
     for some in known:
@@ -50,10 +57,13 @@ def people(towers: Towers, known: Iterable[Examples]) -> np.ndarray:
         forwards = forwards[np.argsort(some.lengths[forwards], kind="stable")]
         part = np.cumsum(some.lengths[forwards]) // AT_ONCE
         for which in np.split(forwards, np.flatnonzero(np.diff(part)) + 1) if len(forwards) else []:
-            before, item = _before(towers, some.take(which), vectors)
-            summed.index_add_(0, item, before)
+            reading, item = _before(towers, some.take(which), vectors)
+            summed.index_add_(0, item, reading)
             count.index_add_(0, item, torch.ones(len(item)))
-    return (summed / count.clamp(min=1)[:, None]).numpy()
+    found = (summed / count.clamp(min=1)[:, None]).numpy()
+    if before is not None:
+        found[: len(before)] = np.where(count[: len(before), None].numpy() > 0, found[: len(before)], before)
+    return found
 
 
 @torch.inference_mode()
