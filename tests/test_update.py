@@ -130,7 +130,7 @@ def test_a_release_of_another_version_is_not_learned_on_and_says_what_to_do(home
     monkeypatch.setattr(candidates, "FORMAT", 1)
     old = fit_and_publish(home, settings)
     monkeypatch.undo()
-    with pytest.raises(BadInput, match="another version of recsys.*train anew with: recsys fit"):
+    with pytest.raises(BadInput, match=r"another version of recsys.*train anew with: recsys fit"):
         Candidate.load(old)
 
 

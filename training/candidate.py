@@ -144,9 +144,7 @@ class Candidate:
         """
         release.verify()
         if release.manifest.get("format") != FORMAT:
-            raise BadInput(
-                f"release {release.id} was made by another version of recsys and cannot be learned on; train anew with: recsys fit"
-            )
+            raise BadInput(f"release {release.id} was made by another version of recsys; train anew with: recsys fit")
         own = load_settings(release.file("config.toml"), environ={})
         _refuse_another_shape(release, own, settings or own)
         settings = (settings or own).model_copy(update={"model": own.model, "data": own.data})
