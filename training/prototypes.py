@@ -25,11 +25,11 @@ class Prototypes:
     """What the item vectors of an index are made of, beside the items' own.
 
     people (n, d) float32: the mean of what the user tower makes of the histories that an item followed, as training cuts them, zeros where
-    nobody did; remembered ones count whatever the strategy trains on. Sampled
-    negatives leave a rare item where few steps have put it, and a step that moves the user tower leaves all items behind; the mean of
-    those who went on to an item is right at once (nearest-mean-of-exemplars: iCaRL, Rebuffi et al., CVPR 2017; prototypes: Snell et al.,
-    NeurIPS 2017). lean: how much that counts beside the item's own vector. Anonymous sessions gain two points of recall@20 by 1; where
-    people have long histories and popularity leads it does harm, so every update measures it anew (training.fusing).
+    nobody did; remembered ones count whatever the strategy trains on. Sampled negatives leave a rare item where few steps have put it, and
+    a step that moves the user tower leaves all items behind; the mean of those who went on to an item is right at once
+    (nearest-mean-of-exemplars: iCaRL, Rebuffi et al., CVPR 2017; prototypes: Snell et al., NeurIPS 2017). lean: how much that counts beside
+    the item's own vector. Anonymous sessions gain one to two points of recall@20 by 1; where people have long histories and popularity
+    leads it does harm, so every update measures it anew (training.fusing).
     """
 
     people: np.ndarray
