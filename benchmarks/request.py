@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.measure import Figure, scratch
 from recsys import fusion
+from recsys.again import Again
 from recsys.batches import ItemCounts
 from recsys.events import CODE
 from recsys.fusion import Fusion
@@ -93,7 +94,7 @@ def _release(folder: Path, people: int, rng: np.random.Generator) -> Release:
     memory.add(Sessions([f"u{n}" for n in range(people)], np.arange(0, 5 * people + 1, 5), item, kind, time, owner, np.arange(5 * people)))
     weights = Fusion.start(settings.neighbours.share, settings.neighbours.popular)
     prototypes = Prototypes(np.zeros((len(vocab), settings.model.dim), np.float32), 0.0)
-    candidate = Candidate(settings, towers, prototypes, vocab, counts, memory, weights, Memory.empty(0), {}, {})
+    candidate = Candidate(settings, towers, prototypes, vocab, counts, memory, weights, Again.start(), Memory.empty(0), {}, {})
     registry = Registry(folder)
     with registry.draft() as draft:
         return registry.publish(draft, registry.next_id(), None, {**candidate.write(draft), "why": "benchmark", "seconds": {}})

@@ -14,24 +14,28 @@ import pyarrow as pa
 
 from eval.names import Part
 from eval.timeline import Learned, Queries, Window
+from recsys import again
+from recsys.again import Returns
 from recsys.errors import BadInput
 from recsys.events import milliseconds
 from recsys.index import ItemIndex
 from recsys.log import Position
 from recsys.registry import Registry, Release
-from recsys.sessions import Histories, Pairs, of_the_same_people
+from recsys.sessions import Histories, Pairs, of_the_same_people, sessionise
 from recsys.settings import Settings
 from recsys.towers import Towers
 from training.candidate import Candidate
 from training.fit import fit
+from training.fusing import reweighed
 from training.strategies import STRATEGIES
 from training.strategies import parse as strategies_of
 from training.update import update
 
 Mode = Literal["update", "frozen", "recounted", "retrain", "window"]
-MODES: dict[str, dict[str, Any]] = {"frozen": {}, "recounted": {}, "retrain": {}, "window": {"n": 4}}
+MODES: dict[str, dict[str, Any]] = {"frozen": {}, "recounted": {}, "retrain": {"every": 1}, "window": {"n": 4}}
 """Methods that are no strategy, with their settings: learn once and never again; the same, but count popularity and people on and place
-new items, without a step of training; learn everything anew each time; learn the newest n time windows anew each time."""
+new items, without a step of training; learn everything anew each time, or in every n-th window and serve that until then; learn the
+newest n time windows anew each time."""
 
 MODIFIERS: dict[str, dict[str, Any]] = {"dropout": {"rate": 0.7}}
 """Words that follow a strategy, with their settings: raise the model's dropout in its updates (a baseline of ADER, RecSys 2020)."""
@@ -45,13 +49,15 @@ NEIGHBOURS = "neighbours"
 class Recipe:
     """All that decides which towers there are after a lesson.
 
-    first: the settings of a fit, updates: those of what follows; newest: how many time windows a fit sees, 0 for all.
+    first: the settings of a fit, updates: those of what follows; newest: how many time windows a fit sees, 0 for all; every: in which
+    windows there is a fit.
     """
 
     mode: Mode
     first: Settings
     updates: Settings
     newest: int = 0
+    every: int = 1
 
     @property
     def name(self) -> str:
@@ -104,9 +110,9 @@ class Line:
         upto = len(window.past) + len(window.events)
         if upto == self.upto:
             return self.last
-        if upto < self.upto or (self.candidate is not None and self.recipe.mode == "frozen"):
+        if upto < self.upto or not self._due(window):
             return Learned()
-        if self.candidate is not None and len(window.past) != self.upto:
+        if self.candidate is not None and self.recipe.every == 1 and len(window.past) != self.upto:
             raise AssertionError(f"the towers have learned {self.upto} events, the lesson begins behind {len(window.past)}")
         started = perf_counter()
         candidate, borrowed, epochs = self._next(window)
@@ -115,11 +121,21 @@ class Line:
         self.last = Learned(perf_counter() - started + borrowed, examples)
         return Learned(borrowed, examples)
 
+    def _due(self, window: Window) -> bool:
+        if self.candidate is None:
+            return True
+        return self.recipe.mode != "frozen" and int(np.count_nonzero(window.begins > self.candidate.counts.now)) >= self.recipe.every
+
     def _next(self, window: Window) -> tuple[Candidate, float, int]:
         first, updates = self.recipe.first, self.recipe.updates
-        if self.candidate is None or self.recipe.mode in ("retrain", "window"):
-            return *self.shared.fit(self.recipe, window), first.training.epochs
         past = of_the_same_people(window.past, window.events)
+        if self.candidate is None or self.recipe.mode in ("retrain", "window"):
+            candidate, borrowed = self.shared.fit(self.recipe, window)
+            if self.candidate is not None:  # the weights of its parts are measured as those of an update are
+                sessions = sessionise(pa.concat_tables([past, window.events]), self.candidate.vocab, first.data.session_gap)
+                seed = [first.training.seed, self.upto]
+                candidate = reweighed(candidate, self.candidate, sessions, sessions.place >= len(past), seed)
+            return candidate, borrowed, first.training.epochs
         candidate = update(self.candidate, window.events, past, updates, window.catalogue)
         return replace(candidate, settings=first), 0.0, updates.update.epochs  # a release is written with settings that can be read again
 
@@ -140,10 +156,11 @@ class Line:
         return sum(path.stat().st_size for path in live.folder.rglob("*") if path.is_file())
 
     def load(self, folder: Path, learned: int) -> bool:
-        """Take up the release that had learned so many events (a frozen one: any); say whether there is one."""
+        """Take up the release that had learned so many events, or of lines that do not always learn the newest; say whether there is one."""
+        rests = self.recipe.mode == "frozen" or self.recipe.every > 1
         registry = Registry(folder / self.recipe.name)
         for release in map(registry.open, reversed(registry.ids())):
-            if release.position.offset == learned or self.recipe.mode == "frozen":
+            if release.position.offset == learned or (rests and release.position.offset <= learned):
                 self.candidate, self.release, self.upto = Candidate.load(release), release, release.position.offset
                 return True
         return False
@@ -210,19 +227,27 @@ class TowersMethod(_OfLine):
             return None
         index = ItemIndex.read(release.folder, release.manifest["towers"])
         people = self._people(queries.histories, self.vectors, self.bias)
-        longest = int(np.diff(queries.histories.start).max(initial=0)) if seen else 0
-        rows = np.append(self.rows, 0)[index.search(people, k + longest)[1]]  # -1, for nothing, is the 0 at the end
-        if seen:
-            query = np.arange(len(rows))[:, None]
-            rows[np.isin(query * queries.n_items + rows, seen[0] * queries.n_items + seen[1])] = 0
-        order = np.argsort(rows == 0, axis=1, kind="stable")
-        return np.take_along_axis(rows, order, axis=1)[:, :k]
+        longest = int(np.diff(queries.histories.start).max(initial=0))
+        scores, rows = index.search(people, k + longest)
+        rows = np.append(self.rows, 0)[rows]  # -1, for nothing, is the 0 at the end
+        had = again.returns(self._known(queries.histories, self.bias))
+        query, item = seen or (had.query, had.item)
+        scores[(rows == 0) | np.isin(np.arange(len(rows))[:, None] * queries.n_items + rows, query * queries.n_items + item)] = -np.inf
+        if not seen:  # what somebody had already is scored beside the index
+            own, mine = np.full((len(rows), longest), -np.inf, np.float32), np.zeros((len(rows), longest), rows.dtype)
+            place = had.query, np.arange(len(query)) - np.searchsorted(query, query)
+            own[place] = (people[query] * self.found_at[item]).sum(axis=1) + self.bias[item] + self._pull(had)
+            mine[place] = item
+            scores, rows = np.hstack([scores, own]), np.hstack([rows, mine])
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.where(np.isneginf(np.take_along_axis(scores, best, axis=1)), 0, np.take_along_axis(rows, best, axis=1))
 
     def _lay_out(self, window: Window) -> None:
         """Lay vectors and bias out by the evaluator's rows."""
         candidate, before = self.candidate, self.line.before
         self.rows = window.vocab.rows(candidate.vocab.ids)
-        if self.line.recipe.mode in ("update", "recounted", "retrain") and candidate.vocab.ids != window.vocab.ids:
+        follows = self.line.recipe.mode in ("update", "recounted", "retrain") and self.line.recipe.every == 1
+        if follows and candidate.vocab.ids != window.vocab.ids:
             raise AssertionError("the towers number the items otherwise than the evaluator")
         self.vectors = np.zeros((len(window.vocab), candidate.settings.model.dim), np.float32)
         self.found_at = np.zeros_like(self.vectors)
@@ -240,14 +265,21 @@ class TowersMethod(_OfLine):
         scores = np.full((len(queries), queries.n_items), -np.inf, np.float32)
         np.matmul(self._people(queries.histories, vectors, bias), found_at[:rows].T, out=scores[:, :rows])
         scores[:, :rows] += bias[:rows]
+        had = again.returns(self._known(queries.histories, bias))
+        scores[had.query, had.item] += self._pull(had)
         return scores
+
+    def _pull(self, had: Returns) -> np.ndarray:
+        """Return what is added to the score of what somebody had already, (R,)."""
+        return np.float32(1 / self.candidate.towers.scale().item()) * self.candidate.again.towers[had.place].astype(np.float32)
 
     def _people(self, histories: Histories, vectors: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Return the unit vector of each history, (B, d), read from item vectors; items without one are passed over."""
-        rows = len(vectors)
-        known = np.append(np.isfinite(bias), False)[np.minimum(histories.item, rows)]
-        past = histories.where(known).newest(self.candidate.settings.data.history)
+        past = self._known(histories, bias).newest(self.candidate.settings.data.history)
         return self.candidate.towers.user_vectors(past, vectors)
+
+    def _known(self, histories: Histories, bias: np.ndarray) -> Histories:
+        return histories.where(np.append(np.isfinite(bias), False)[np.minimum(histories.item, len(bias))])
 
 
 class FusedMethod(_OfLine):
@@ -311,9 +343,12 @@ def _mode_recipe(part: Part, settings: Settings) -> Recipe:
     newest = own.get("n", 0)
     if "n" in own and (type(newest) is not int or newest < 1):
         raise BadInput(f"window.n is how many of the newest time windows are learned, a whole number from 1 on; got {newest!r}")
+    every = own.get("every", 1)
+    if type(every) is not int or every < 1:
+        raise BadInput(f"retrain.every is in every how many windows everything is learned anew, a whole number from 1 on; got {every!r}")
     first = _changed(settings, "update", strategy="naive")
     updates = _changed(first, "update", epochs=0) if part.name == "recounted" else first
-    return Recipe(cast(Mode, part.name), first, updates, newest)
+    return Recipe(cast(Mode, part.name), first, updates, newest, every)
 
 
 def _dropout(rate: float) -> float:

@@ -91,26 +91,29 @@ def expected(logits: np.ndarray) -> np.ndarray:
     return np.exp(logits, out=logits)
 
 
-def mix(logits: np.ndarray, votes: Votes, popular: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def mix(logits: np.ndarray, votes: Votes, popular: np.ndarray, weights: np.ndarray, again: Votes | None = None) -> np.ndarray:
     """Return what the three expect together, over the whole catalogue.
 
     logits (B, n), -inf for what cannot be recommended, stays so; they are written to. popular (n,): each item's share of what is
-    watched; weights (B, 2) of votes and popularity. Where nobody votes the towers and popularity have the word.
+    watched; weights (B, 2) of votes and popularity. Where nobody votes the towers and popularity have the word. again: query (R,), item
+    (R,) and factor (R,) of what somebody had already (see recsys.again).
     """
     query, item, vote = votes
     out = np.isneginf(logits)
-    mixed = _mixed(expected(logits), (query, item, shares_of(vote, query, len(logits))), popular.astype(np.float32), weights)
+    mixed = _mixed(expected(logits), (query, item, shares_of(vote, query, len(logits))), popular.astype(np.float32), weights, again)
     mixed[out] = -np.inf
     return mixed
 
 
-def _mixed(towers: np.ndarray, shares: Votes, popular: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weigh probabilities: towers (B, n), which are written to, shares of votes, popular (n,) float32, weights (B, 2)."""
+def _mixed(towers: np.ndarray, shares: Votes, popular: np.ndarray, weights: np.ndarray, again: Votes | None) -> np.ndarray:
+    """Weigh probabilities: towers (B, n), which are written to, shares of votes, popular (n,) float32, weights (B, 2), again as in `mix`."""
     query, item, share = shares
     weights = weights.astype(np.float32)
     towers *= 1 - weights.sum(axis=1, keepdims=True)
     towers += weights[:, 1:] * popular
     towers[query, item] += weights[query, 0] * share
+    if again is not None:
+        towers[again[0], again[1]] *= again[2].astype(np.float32)
     return towers
 
 
@@ -121,14 +124,23 @@ def without(votes: Votes, query: np.ndarray, item: np.ndarray, n_items: int) -> 
 
 
 def learned(
-    before: Fusion, logits: np.ndarray, votes: Votes, popular: np.ndarray, length: np.ndarray, target: np.ndarray, fading: float = 0.7
+    before: Fusion,
+    logits: np.ndarray,
+    votes: Votes,
+    popular: np.ndarray,
+    length: np.ndarray,
+    target: np.ndarray,
+    again: Votes | None = None,
+    fading: float = 0.7,
 ) -> Fusion:
     """Return weights half way to those under which questions would have been answered best: one week is not like the next.
 
-    logits (Q, n), votes and popular as for `mix`, target (Q,), length (Q,) of the histories. What was measured before counts `fading`
+    logits (Q, n), votes, popular and again as for `mix`, target (Q,), length (Q,) of the histories. What was measured before counts `fading`
     times as much as what is new; a length that was never asked keeps its weights.
     """
-    gains = [_gains(logits[part], _of(votes, part), popular, target[part]) for part in _blocks(len(target))]
+    gains = [
+        _gains(logits[part], part_of(votes, part), popular, target[part], again and part_of(again, part)) for part in blocks(len(target))
+    ]
     quality = np.zeros_like(before.quality)
     np.add.at(quality, bucket(length), np.concatenate(gains))
     quality += fading * before.quality
@@ -138,24 +150,25 @@ def learned(
     return Fusion((before.weights + best) / 2, quality, asked)
 
 
-def _blocks(n: int, size: int = 256) -> list[slice]:
+def blocks(n: int, size: int = 256) -> list[slice]:
+    """Cut so many questions into parts that the caches and the memory can hold."""
     return [slice(first, min(n, first + size)) for first in range(0, n, size)]
 
 
-def _of(votes: Votes, part: slice) -> Votes:
-    """Return the votes of some questions, numbered from 0."""
+def part_of(votes: Votes, part: slice) -> Votes:
+    """Return what belongs to some questions, numbered from 0."""
     low, high = np.searchsorted(votes[0], [part.start, part.stop])
     return votes[0][low:high] - part.start, votes[1][low:high], votes[2][low:high]
 
 
-def _gains(logits: np.ndarray, votes: Votes, popular: np.ndarray, target: np.ndarray) -> np.ndarray:
+def _gains(logits: np.ndarray, votes: Votes, popular: np.ndarray, target: np.ndarray, again: Votes | None) -> np.ndarray:
     """Return the ndcg@20 of some questions under each of TRIED, (B, 21), ties against us."""
     query, item, vote = votes
     out, towers = np.isneginf(logits), expected(logits.copy())
     shares, popular = (query, item, shares_of(vote, query, len(logits))), popular.astype(np.float32)
     gains = np.zeros((len(logits), len(TRIED)))
     for number, weights in enumerate(TRIED):
-        scores = _mixed(towers.copy(), shares, popular, np.tile(weights, (len(logits), 1)))
+        scores = _mixed(towers.copy(), shares, popular, np.tile(weights, (len(logits), 1)), again)
         scores[out] = -np.inf
         gains[:, number] = gains_of(scores, target, least=0.0)
     return gains

@@ -13,7 +13,8 @@ import numpy as np
 import onnxruntime
 import pyarrow.parquet as pq
 
-from recsys import events, fusion
+from recsys import again, events, fusion
+from recsys.again import Again, Returns
 from recsys.errors import RecsysError, ReleaseDamaged
 from recsys.fusion import Fusion, Votes
 from recsys.index import ItemIndex
@@ -57,6 +58,7 @@ class Snapshot:
     index: ItemIndex
     neighbours: Neighbours
     fusion: Fusion | None
+    again: Again
     scale: float
     now: int
     user_tower: onnxruntime.InferenceSession
@@ -98,6 +100,7 @@ class Snapshot:
             index=ItemIndex.read(release.folder, towers=release.manifest["towers"]),
             neighbours=Neighbours.read(release.folder),
             fusion=Fusion.read(release.folder) if config["neighbours"]["fuse"] else None,
+            again=Again.read(release.folder),
             scale=release.manifest["scale"],
             now=release.manifest["now"],
             user_tower=_session(release.file("user_tower.onnx")),
@@ -141,11 +144,12 @@ class Snapshot:
             time = np.array([history[place].timestamp for place in known.tolist()], np.int64)
             newest = slice(-self.history, None)
             user = self._user(rows[known][newest], kinds[known][newest], gap_buckets(time[newest]))
-            if self.fusion is None:
-                answer = [self._item(row, score, "tower") for row, score in self._nearest(user, k, out)]
-            else:
-                past = Histories(np.array([0, len(known)]), rows[known], kinds[known], time)
-                answer = [self._item(*found) for found in self._fused(user, past, k, out)]
+            past = Histories(np.array([0, len(known)]), rows[known], kinds[known], time)
+            had = again.returns(past)
+            allowed = ~np.isin(had.item, out)
+            had = Returns(had.query[allowed], had.item[allowed], had.place[allowed])
+            found = self._alone(user, had, k, out) if self.fusion is None else self._fused(user, past, had, k, out)
+            answer = [self._item(*each) for each in found]
         return answer + self._popular(k - len(answer), barred | {self.vocab.row(item["item_id"]) for item in answer})
 
     def similar(self, item_id: str, k: int) -> list[dict[str, Any]]:
@@ -167,7 +171,14 @@ class Snapshot:
         }
         return self.user_tower.run(["user"], feed)[0][0]
 
-    def _fused(self, user: np.ndarray, past: Histories, k: int, out: np.ndarray) -> list[tuple[int, float, str]]:
+    def _alone(self, user: np.ndarray, had: Returns, k: int, out: np.ndarray) -> list[tuple[int, float, str]]:
+        """Return row, score and source of the best `k` by the towers; what somebody had already is scored beside the index."""
+        nearest = self._nearest(user, k, np.concatenate([out, had.item]))
+        scores = self.prototypes[had.item] @ user + self.bias[had.item] + self.again.towers[had.place] / self.scale
+        nearest += zip(had.item.tolist(), scores.tolist(), strict=True)
+        return [(row, score, "tower") for row, score in sorted(nearest, key=lambda found: -found[1])[:k]]
+
+    def _fused(self, user: np.ndarray, past: Histories, had: Returns, k: int, out: np.ndarray) -> list[tuple[int, float, str]]:
         """Return row, score and source of the best `k` by all three experts.
 
         Asked are the best of each. Who is in none of these lists has no votes, and at most what the last of the others have: while that
@@ -179,7 +190,8 @@ class Snapshot:
         weights = self.fusion.of(np.array([len(past.item)]))[0]
         depth = max(k, fusion.BEST)
         while True:
-            rows, by_expert, limit = self._opinions(user, votes, weights, depth, out)
+            rows, by_expert, limit = self._opinions(user, votes, weights, depth, out, had.item)
+            by_expert[:, np.searchsorted(rows, had.item)] *= self.again.factors(had)[2]
             score = by_expert.sum(axis=0)
             best = np.lexsort((rows, -score))[:k]
             if depth >= len(self.popular) or (len(best) == k and score[best[-1]] > limit):
@@ -188,14 +200,17 @@ class Snapshot:
             depth *= 4
 
     def _opinions(
-        self, user: np.ndarray, votes: Votes, weights: np.ndarray, depth: int, out: np.ndarray
+        self, user: np.ndarray, votes: Votes, weights: np.ndarray, depth: int, out: np.ndarray, had: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return rows (C,), what towers, neighbours and popularity say for each (3, C), and the most that any other row can have."""
+        """Return rows (C,), what towers, neighbours and popularity say for each (3, C), and the most that any other row can have.
+
+        out (O,): rows that may not be among them, had (R,): rows that must be.
+        """
         logits, found = self.index.search(user[None], depth + len(out))
         known = (found[0] > 0) & ~np.isin(found[0], out)
         nearest, logits = found[0][known], self.scale * logits[:, known]
         popular = self.popular[: depth + len(out)]
-        others = np.setdiff1d(np.concatenate([votes[1], popular[~np.isin(popular, out)]]), nearest)
+        others = np.setdiff1d(np.concatenate([votes[1], had, popular[~np.isin(popular, out)]]), nearest)
         rows, place = np.unique(np.concatenate([nearest, others]), return_inverse=True)
         expected = np.empty(len(rows), np.float32)
         expected[place] = np.concatenate([logits[0], self.scale * (self.prototypes[others] @ user + self.bias[others])])

@@ -9,6 +9,8 @@ import pytest
 import torch
 from worlds import DAY, NOW
 
+from recsys.again import TRIED as TRIED_AGAIN
+from recsys.again import Again
 from recsys.batches import ItemCounts
 from recsys.events import CODE, IS_POSITIVE
 from recsys.fusion import LENGTHS, TRIED, Fusion
@@ -53,9 +55,10 @@ def candidate(seed: int, items: int, people: int, temperature: float = 0.1, popu
     memory.add(timelines(items, people, rng))
     n = len(LENGTHS) + 1
     fusion = Fusion(rng.dirichlet([2, 2, 2], n)[:, :2], np.zeros((n, len(TRIED))), np.zeros(n))
+    again = Again(rng.normal(size=3) * 2, rng.normal(size=3) * 2, np.zeros((2, len(TRIED_AGAIN))))
     people = rng.normal(size=(len(vocab), settings.model.dim)).astype(np.float32) / 4
     people[0] = 0
-    return Candidate(settings, towers, Prototypes(people, 0.7), vocab, counts, memory, fusion, Memory.empty(0), {}, {})
+    return Candidate(settings, towers, Prototypes(people, 0.7), vocab, counts, memory, fusion, again, Memory.empty(0), {}, {})
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +111,7 @@ def scored(made: Candidate, history: list[Event], exclude_seen: bool) -> np.ndar
     hidden = np.zeros(len(out), np.int64), out
     if made.settings.neighbours.fuse:
         return made.fused(past, now, made.vectors(), hidden)[0]
-    return made.logits(past, made.vectors(), hidden)[0] / made.towers.scale().item()
+    return made.alone(past, made.vectors(), hidden)[0] / made.towers.scale().item()
 
 
 def same_list(made: Candidate, snapshot: Snapshot, history: list[Event], k: int, exclude_seen: bool) -> set[str]:
@@ -185,7 +188,7 @@ def test_who_has_seen_everything_is_recommended_nothing(publish: Callable[[Candi
     assert len(snapshot.recommend(everything, 50, exclude_seen=False)) == 10
 
 
-def test_a_release_reads_back_with_its_neighbours_and_its_fusion(publish: Callable[[Candidate], Release]) -> None:
+def test_a_release_reads_back_with_its_neighbours_and_its_weights(publish: Callable[[Candidate], Release]) -> None:
     made = candidate(8, 80, 60)
     release = publish(made)
     read = Candidate.load(release)
@@ -193,6 +196,7 @@ def test_a_release_reads_back_with_its_neighbours_and_its_fusion(publish: Callab
     for name in ("owner", "start", "item", "time"):
         assert np.array_equal(getattr(read.neighbours, name), getattr(made.neighbours, name)), name
     np.testing.assert_allclose(read.fusion.weights, made.fusion.weights, atol=1e-6)
+    np.testing.assert_allclose(read.again.fused, made.again.fused, atol=1e-6)
     history = [Event("i3", "play", NOW - 5 * DAY), *life(80, 8, np.random.default_rng(0))]
     np.testing.assert_allclose(scored(read, history, True), scored(made, history, True), rtol=1e-4, atol=1e-6)
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
+from recsys.again import Again
 from recsys.fusion import Fusion
 from recsys.index import ItemIndex
 from recsys.neighbours import Neighbours
@@ -53,6 +54,7 @@ def publish_release(
         ItemIndex.build(table, start, towers, exact_below, 0.98).write(draft)
         (neighbours or Neighbours()).write(draft)
         Fusion.start(*weights).write(draft)
+        Again.start().write(draft)
         onnx.save(mean_tower(rows.shape[1]), draft / "user_tower.onnx")
         about = {"position": {"offset": 0, "until": None}, "towers": towers, "metrics": {}, "seconds": {}, "why": "test", "code": "test"}
         about |= {"scale": scale, "now": NOW}

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recsys import fusion
+from recsys import again, fusion
+from recsys.again import Again
 from recsys.batches import Examples, ItemCounts
 from recsys.content import features
 from recsys.errors import BadInput
@@ -29,7 +30,7 @@ from training import export
 from training.memory import Memory
 from training.prototypes import Prototypes
 
-FORMAT = 2
+FORMAT = 3
 """Of the files of a release; counted up when an older one can no longer be read."""
 
 Vectors = tuple[np.ndarray, np.ndarray]
@@ -54,6 +55,7 @@ class Candidate:
     counts: ItemCounts
     neighbours: Neighbours
     fusion: Fusion
+    again: Again
     memory: Memory
     strategy_state: dict[str, Tensor]
     titles: Catalogue
@@ -89,6 +91,12 @@ class Candidate:
             logits[hidden] = -np.inf
         return logits
 
+    def alone(self, histories: Histories, vectors: Vectors, hidden: Pairs | None) -> np.ndarray:
+        """Return the logits that the towers answer by where they answer alone, (B, n + 1): see `logits` and recsys.again."""
+        logits, had = self.logits(histories, vectors, hidden), again.returns(histories)
+        logits[had.query, had.item] += self.again.towers[had.place]
+        return logits
+
     def votes(self, histories: Histories, now: np.ndarray, hidden: Pairs | None) -> Votes:
         """Return the neighbours' votes; now (B,) ms, hidden as for `logits`."""
         votes = self.neighbours.votes(histories, now)
@@ -96,8 +104,8 @@ class Candidate:
 
     def fused(self, histories: Histories, now: np.ndarray, vectors: Vectors, hidden: Pairs | None) -> np.ndarray:
         """Return what is served: how likely each item is to be next, (B, n + 1), -inf for what is hidden; see `logits` and `votes`."""
-        logits, votes = self.logits(histories, vectors, hidden), self.votes(histories, now, hidden)
-        return fusion.mix(logits, votes, self.counts.share(), self.fusion.of(np.diff(histories.start)))
+        logits, votes, had = self.logits(histories, vectors, hidden), self.votes(histories, now, hidden), again.returns(histories)
+        return fusion.mix(logits, votes, self.counts.share(), self.fusion.of(np.diff(histories.start)), self.again.factors(had))
 
     def bias(self) -> np.ndarray:
         """What each row's score starts from, whoever asks: its current popularity, weighed as the towers learned to, (n + 1,)."""
@@ -120,6 +128,7 @@ class Candidate:
         index.write(folder)
         self.neighbours.write(folder)
         self.fusion.write(folder)
+        self.again.write(folder)
         export.user_tower(self.towers.users, folder / export.FILE, self.parent.file(export.FILE) if self.parent else None)
         (folder / "strategy").mkdir()
         save_file({**self.strategy_state, **_memory_tensors(self.memory)}, folder / "strategy" / "state.safetensors")
@@ -164,6 +173,7 @@ class Candidate:
             counts=_counts(items, settings, release.manifest["now"]),
             neighbours=neighbours,
             fusion=Fusion.read(release.folder),
+            again=Again.read(release.folder),
             memory=memory,
             strategy_state=state,
             titles={row["item_id"]: row for row in items.select(["item_id", "title", "genres"]).to_pylist()},

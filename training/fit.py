@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from recsys.again import Again
 from recsys.batches import IMAGINED, Batches, Examples, ItemCounts
 from recsys.errors import BadInput
 from recsys.fusion import Fusion
@@ -67,6 +68,7 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
         counts=counts,
         neighbours=neighbours,
         fusion=Fusion.start(settings.neighbours.share, settings.neighbours.popular),
+        again=Again.start(),
         memory=memory.add(lessons.remembered(), [seed, 0]),
         strategy_state=copy.deepcopy(strategy.state()),
         titles={id: catalogue[id] for id in vocab.ids[1:] if id in catalogue},

@@ -158,7 +158,7 @@ def _scores(candidate: Candidate, past: Histories, vectors: Vectors, hidden: Pai
     if candidate.settings.neighbours.fuse:
         scores = candidate.fused(past, now, vectors, hidden)
     else:
-        scores = candidate.logits(past, vectors, hidden) / candidate.towers.scale().item()
+        scores = candidate.alone(past, vectors, hidden) / candidate.towers.scale().item()
     scores[count == 0] = np.where(np.isneginf(scores[count == 0]), -np.inf, candidate.bias())
     return scores
 

@@ -41,7 +41,6 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     known = parent.counts.grow(len(vocab))
     liked = is_new & sessions.positive
     counts, moment[liked], shares = known.stream(sessions.item[liked], sessions.time[liked], MOMENTS)
-    fusion, lean = reweighed(parent, sessions, is_new, settings.serving.exclude_seen, [seed, 2])
     neighbours = copy.copy(parent.neighbours)
     neighbours.add(sessions)
     lessons = read(sessions, is_new, moment, neighbours, settings, seed)
@@ -67,15 +66,14 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     this.objective = objective(shares, lessons, parent.memory, settings, seed)
     strategy.finish(towers, lessons, this)
 
-    return replace(
+    child = replace(
         parent,
         settings=settings,
         towers=towers,
-        prototypes=Prototypes(people(towers, [parent.memory.examples, lessons], parent.prototypes.people), lean),
+        prototypes=Prototypes(people(towers, [parent.memory.examples, lessons], parent.prototypes.people), parent.prototypes.lean),
         vocab=vocab,
         counts=counts,
         neighbours=neighbours,
-        fusion=fusion,
         memory=parent.memory.add(lessons.remembered(), [settings.training.seed, number]),
         strategy_state={**parent.strategy_state, **strategy.state()},
         titles={**parent.titles, **{id: catalogue[id] for id in vocab.ids[1:] if id in catalogue}},
@@ -88,6 +86,7 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
             "new people": float(_newcomers(new, past)),
         },
     )
+    return reweighed(child, parent, sessions, is_new, [seed, 2])
 
 
 def _newcomers(new: pa.Table, past: pa.Table) -> int:
