@@ -111,6 +111,7 @@ class Line:
         if upto == self.upto:
             return self.last
         if upto < self.upto or not self._due(window):
+            self.before = None
             return Learned()
         if self.candidate is not None and self.recipe.every == 1 and len(window.past) != self.upto:
             raise AssertionError(f"the towers have learned {self.upto} events, the lesson begins behind {len(window.past)}")
@@ -156,7 +157,7 @@ class Line:
         return sum(path.stat().st_size for path in live.folder.rglob("*") if path.is_file())
 
     def load(self, folder: Path, learned: int) -> bool:
-        """Take up the release that had learned so many events, or of lines that do not always learn the newest; say whether there is one."""
+        """Take up the release that had learned so many events, of lines that rest the newest up to there; say whether there is one."""
         rests = self.recipe.mode == "frozen" or self.recipe.every > 1
         registry = Registry(folder / self.recipe.name)
         for release in map(registry.open, reversed(registry.ids())):
@@ -218,7 +219,9 @@ class TowersMethod(_OfLine):
 
     def stale_scores(self, queries: Queries) -> np.ndarray | None:
         """Return what the user tower of now makes of the item vectors before it; popularity is that of now."""
-        return None if self.stale is None else self._scores(queries, self.stale[0], self.stale[1], self.bias[: len(self.stale[0])])
+        if self.stale is None or self.line.before is None:  # nothing was learned in between
+            return None
+        return self._scores(queries, self.stale[0], self.stale[1], self.bias[: len(self.stale[0])])
 
     def found(self, queries: Queries, seen: Pairs | None, k: int) -> np.ndarray | None:
         """Search the saved release's index for more than `k`, drop what was seen, keep `k`."""

@@ -73,7 +73,7 @@ class Again:
         """Return what would have served best, measured anew and before: the gains of both under each of TRIED, (343,)."""
         quality = fading * self.quality + np.stack([towers, fused])
         best = [TRIED[row.argmax()] if row.max() > row.min() else old for row, old in zip(quality, (self.towers, self.fused), strict=True)]
-        return Again(*best, quality)
+        return Again(best[0], best[1], quality)
 
     def write(self, folder: Path) -> None:
         """Write the numbers, and what they were chosen by, into a release's folder."""

@@ -106,7 +106,7 @@ def mix(logits: np.ndarray, votes: Votes, popular: np.ndarray, weights: np.ndarr
 
 
 def _mixed(towers: np.ndarray, shares: Votes, popular: np.ndarray, weights: np.ndarray, again: Votes | None) -> np.ndarray:
-    """Weigh probabilities: towers (B, n), which are written to, shares of votes, popular (n,) float32, weights (B, 2), again as in `mix`."""
+    """Weigh probabilities: towers (B, n), which are written to, shares of votes, popular (n,) float32; weights, again as in `mix`."""
     query, item, share = shares
     weights = weights.astype(np.float32)
     towers *= 1 - weights.sum(axis=1, keepdims=True)
@@ -135,8 +135,8 @@ def learned(
 ) -> Fusion:
     """Return weights half way to those under which questions would have been answered best: one week is not like the next.
 
-    logits (Q, n), votes, popular and again as for `mix`, target (Q,), length (Q,) of the histories. What was measured before counts `fading`
-    times as much as what is new; a length that was never asked keeps its weights.
+    logits (Q, n), votes, popular and again as for `mix`, target (Q,), length (Q,) of the histories. What was measured before counts
+    `fading` times as much as what is new; a length that was never asked keeps its weights.
     """
     gains = [
         _gains(logits[part], part_of(votes, part), popular, target[part], again and part_of(again, part)) for part in blocks(len(target))

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -442,6 +443,7 @@ def test_window_learns_the_newest_windows_alone_and_does_not_recommend_what_they
         ("naive+dropout(rate=1)", "from 0 to below 1; got 1"),
         ("dropout", "not by what strategy"),
         ("retrain+naive", "no strategy"),
+        ("retrain(every=0)", "a whole number from 1 on; got 0"),
         ("frozen(n=2)", "it has none"),
         ("window(n=many)", "is not a value"),
         ("naive)", "cannot read"),
@@ -541,6 +543,71 @@ def test_an_exact_index_loses_nothing_and_the_stale_loss_is_that_of_the_parents_
     assert stale[:, : len(before)] == pytest.approx(people @ found_at.T + method.candidate.bias()[: len(before)], abs=1e-5)
     assert (stale[:, len(before) :] == -np.inf).all()
     assert stale_loss is not None
+
+
+def test_the_index_and_the_whole_catalogue_agree_on_what_somebody_had_already(tmp_path):
+    world = prequential(a_log(), window_seconds=DAY, train=4, exclude_seen=False)
+    method = methods("naive", TINY)[0]
+    assert isinstance(method, TowersMethod)
+    method.learn(world.timeline.lesson(0, 4))
+    method.save(tmp_path)
+    queries = world.timeline.questions(4, world.rules).queries()
+    plain = method.scores(queries)
+    method.line.candidate = replace(method.candidate, again=replace(method.candidate.again, towers=np.array([-4.0, 4.0, 1.0])))
+    scores = method.scores(queries)
+    pull = (scores - plain)[np.isfinite(plain)] * method.candidate.towers.scale().item()
+    assert set(np.round(pull, 3).tolist()) == {-4.0, 0.0, 1.0, 4.0}
+    last, before = (queries.histories.item[queries.histories.start[1:] - back] for back in (1, 2))
+    which = np.flatnonzero((np.diff(queries.histories.start) > 1) & (last != before))
+    assert (scores[which, last[which]] < plain[which, last[which]]).all()
+    assert (scores[which, before[which]] > plain[which, before[which]]).all()
+    scores[:, 0] = -np.inf  # nobody is recommended the unknown item
+    known = np.isfinite(scores[0]).sum()
+    for k in (1, 3, known):
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        found = method.found(queries, None, k)
+        row = np.arange(len(scores))[:, None]
+        np.testing.assert_allclose(scores[row, found], scores[row, best], atol=1e-6)
+        assert all(len(set(rows)) == k for rows in found.tolist())
+    candidate = method.candidate
+    past = queries.histories
+    expected = candidate.alone(past, candidate.vectors(), None) / candidate.towers.scale().item()
+    asked = np.diff(past.start) > 0
+    np.testing.assert_allclose(scores[asked, 1 : known + 1], expected[asked, 1:], atol=1e-5)
+
+
+def test_retrain_every_other_window_serves_the_old_towers_in_between(monkeypatch):
+    method = methods("retrain(every=2)", TINY)[0]
+    fitted: list[int] = []
+    honest = towers.fit
+    monkeypatch.setattr(towers, "fit", lambda events, *given, **named: fitted.append(len(events)) or honest(events, *given, **named))
+    timeline = plan().timeline
+    learned = [method.learn(timeline.lesson(*lesson)).examples for lesson in ((0, 4), (4, 5), (5, 6), (6, 7))]
+    assert fitted == [timeline.bounds[4], timeline.bounds[6]]
+    assert [examples > 0 for examples in learned] == [True, False, True, False]
+    assert method.line.upto == timeline.bounds[6]
+
+
+@pytest.mark.usefixtures("exported_once")
+@pytest.mark.parametrize("at", [2, 3, 4])
+def test_retrain_every_other_window_goes_on_where_it_was_stopped(tmp_path, monkeypatch, at):
+    whole = replay(plan(), methods("retrain(every=2)", TINY), run=Run(tmp_path / "whole"))
+    run = Run(tmp_path / "stopped")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "write", stopping(Run.write, at))
+        with pytest.raises(KeyboardInterrupt):
+            replay(plan(), methods("retrain(every=2)", TINY), run=run)
+    assert told(replay(plan(), methods("retrain(every=2)", TINY), run=run)) == told(whole)
+
+
+def test_what_is_fitted_anew_measures_its_weights_by_the_release_before(monkeypatch):
+    method = methods("retrain", TINY)[0]
+    timeline = plan().timeline
+    method.learn(timeline.lesson(0, 4))
+    assert not method.candidate.fusion.asked.any()
+    method.learn(timeline.lesson(4, 5))
+    assert method.candidate.fusion.asked.any()
+    assert method.candidate.vocab.ids == timeline.lesson(4, 5).vocab.ids
 
 
 def test_memory_is_watched_while_a_block_runs():

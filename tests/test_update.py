@@ -3,7 +3,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,16 @@ import pytest
 import torch
 from test_batches import table
 
+from recsys.again import TRIED, Again
 from recsys.batches import Examples
 from recsys.catalogue import Catalogue
 from recsys.errors import BadInput
-from recsys.events import HISTORY, milliseconds
+from recsys.events import CODE, HISTORY, milliseconds
 from recsys.home import Home
 from recsys.log import Log, Position
 from recsys.neighbours import Neighbours
 from recsys.registry import Registry
-from recsys.sessions import histories, sessionise
+from recsys.sessions import Histories, histories, sessionise
 from recsys.settings import Settings, load_settings
 from recsys.simulate import simulate
 from recsys.towers import Towers
@@ -182,10 +183,49 @@ def test_the_weights_of_the_answer_are_those_by_which_the_parent_foretold_what_i
     new, past = log.read(after=parent.position), log.read(upto=parent.position)
     sessions = sessionise(pa.concat_tables([past, new]), child.vocab, settings.data.session_gap)
     seed = settings.training.seed + 1000
-    expected, lean = reweighed(parent, sessions, sessions.place >= len(past), settings.serving.exclude_seen, [seed, 2])
-    np.testing.assert_allclose(child.fusion.weights, expected.weights, atol=1e-6)
-    np.testing.assert_allclose(child.fusion.asked, expected.asked)
-    assert child.prototypes.lean == lean != parent.prototypes.lean
+    expected = reweighed(replace(child, settings=settings), parent, sessions, sessions.place >= len(past), [seed, 2])
+    np.testing.assert_allclose(child.fusion.weights, expected.fusion.weights, atol=1e-6)
+    np.testing.assert_allclose(child.fusion.asked, expected.fusion.asked)
+    assert child.prototypes.lean == expected.prototypes.lean != parent.prototypes.lean
+    assert not child.again.quality.any(), "where seen items are left out, nothing is learned of them"
+
+
+def test_an_update_learns_that_people_go_back_to_the_one_before(settings):
+    """Everybody looks at two things in turn: a, b, a, b. Where repeats are recommended, the one before the newest comes first."""
+    rng = np.random.default_rng(0)
+
+    def visits(first: int, people: int) -> list[tuple[str, str, float, str]]:
+        pairs = [rng.choice(40, 2, replace=False) for _ in range(people)]
+        who = [(first + n, pair) for n, pair in enumerate(pairs)]
+        return [(f"u{n}", f"i{pair[k % 2]}", 3600.0 * n + 60 * k, "click") for n, pair in who for k in range(6)]
+
+    old, new = table(visits(0, 150)), table(visits(150, 60))
+    shown = settings.model_copy(update={"serving": settings.serving.model_copy(update={"exclude_seen": False})})
+    parent = fit(old, shown, {})
+    child = update(parent, new, new.slice(0, 0), shown, {})
+    assert not parent.again.towers.any()
+    assert child.again.towers[1] > child.again.towers[0]
+    assert child.again.towers[1] > 0
+    assert child.again.quality.shape == (2, len(TRIED))
+
+    vocab = child.vocab
+    past = Histories(np.array([0, 3]), vocab.rows(["i3", "i9", "i5"]), np.full(3, CODE["click"]), np.arange(3) * 60_000)
+    before = vocab.row("i9")
+    plain = replace(child, again=Again.start())
+    for scores in (lambda it: it.alone(past, it.vectors(), None), lambda it: it.fused(past, np.array([10**6]), it.vectors(), None)):
+        ranks = [int((scores(it)[0] >= scores(it)[0, before]).sum()) for it in (child, plain)]
+        assert ranks[0] <= 2
+        assert ranks[0] <= ranks[1]
+    hidden = np.zeros(1, np.int64), np.array([before])
+    assert child.fused(past, np.array([10**6]), child.vectors(), hidden)[0, before] == -np.inf
+
+
+def test_without_a_new_event_to_ask_about_the_weights_stay(settings):
+    old = table([(f"u{n}", f"i{k}", 100.0 * n + k, "play") for n in range(20) for k in range(4)])
+    parent = fit(old, settings, {})
+    strangers = table([("new1", "never", 9000.0, "play"), ("new2", "never2", 9001.0, "play")])
+    child = update(parent, strangers, strangers.slice(0, 0), settings, {})
+    assert (child.fusion, child.again, child.prototypes.lean) == (parent.fusion, parent.again, parent.prototypes.lean)
 
 
 LESSONS = {"training.both_ways": False, "training.wishes": 0.0}
