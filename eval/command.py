@@ -201,8 +201,7 @@ def _answer(run: Run, question: Question, plan: Plan, mlflow: str | None, step: 
 
     began, about = monotonic(), run.about()
     logs = Loggers(run.logs, run.folder.name, mlflow)
-    serving = question.settings.serving.model_copy(update={"exclude_seen": plan.rules.exclude_seen})
-    chosen = build(question.methods, question.settings.model_copy(update={"serving": serving}), question.seeds)
+    chosen = build(question.methods, plan.rules.applied(question.settings), question.seeds)
 
     def log(asked: Asked, answers: Answers) -> None:
         costs = {name: value for name, value in asdict(answers.cost).items() if value is not None}

@@ -16,7 +16,7 @@ SPACES = {
     "popular": "half_life=0.5..60log",
     "rules": "steps=1..50log,newest=1..20log,fading=0.3..20log,half_life=3.0..300log,popularity=0.1..30log",
     "itemknn": "shrink=1.0..100log,newest=1..30log,fading=0.3..20log,half_life=3.0..300log,popularity=0.1..30log",
-    "knn": "nearest=50..1500log,newest=3..30log,fading=0.5..10log,days=1.0..300log,popularity=0.1..30log",
+    "knn": "nearest=50..1500log,newest=3..30log,fading=0.5..10log,days=1.0..300log,popularity=0.1..30log,returning=1.0..400log",
     "als": "factors=16..256log,regularization=0.01..30log,alpha=1.0..300log,iterations=5..30log,rounds=1..3,"
     "newest=2..100log,fading=0.5..100log,popularity=1.0..300log",
     "bpr": "factors=16..256log,learning_rate=0.02..0.3log,regularization=1e-3..0.1log,iterations=20..300log,update_iterations=5..60log,"

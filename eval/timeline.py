@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from recsys.events import HISTORY, milliseconds
 from recsys.sessions import SESSION_GAP, Histories, Sessions, histories, ranges, sessionise
+from recsys.settings import Settings
 from recsys.vocab import Vocabulary, in_order_of_appearance
 
 Catalogue = dict[str, dict[str, Any]]
@@ -85,6 +86,11 @@ class Rules:
     filter_unseen: bool = False
     need_history: bool = False
     whole_sessions: bool = False
+
+    def applied(self, settings: Settings) -> Settings:
+        """Return settings that serve by the rule on repeats which the questions follow: updates measure themselves by it."""
+        serving = settings.serving.model_copy(update={"exclude_seen": self.exclude_seen})
+        return settings.model_copy(update={"serving": serving})
 
 
 @dataclass(frozen=True)

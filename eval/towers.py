@@ -49,8 +49,8 @@ NEIGHBOURS = "neighbours"
 class Recipe:
     """All that decides which towers there are after a lesson.
 
-    first: the settings of a fit, updates: those of what follows; newest: how many time windows a fit sees, 0 for all; every: in which
-    windows there is a fit.
+    first: the settings of a fit, updates: those of what follows; newest: how many time windows a fit sees, 0 for all; every: in every
+    how many windows there is a fit.
     """
 
     mode: Mode
@@ -110,8 +110,10 @@ class Line:
         upto = len(window.past) + len(window.events)
         if upto == self.upto:
             return self.last
-        if upto < self.upto or not self._due(window):
-            self.before = None
+        if upto < self.upto:
+            return Learned()
+        if not self._due(window):
+            self.before = None  # nothing was learned in between
             return Learned()
         if self.candidate is not None and self.recipe.every == 1 and len(window.past) != self.upto:
             raise AssertionError(f"the towers have learned {self.upto} events, the lesson begins behind {len(window.past)}")
@@ -219,7 +221,7 @@ class TowersMethod(_OfLine):
 
     def stale_scores(self, queries: Queries) -> np.ndarray | None:
         """Return what the user tower of now makes of the item vectors before it; popularity is that of now."""
-        if self.stale is None or self.line.before is None:  # nothing was learned in between
+        if self.stale is None or self.line.before is None:
             return None
         return self._scores(queries, self.stale[0], self.stale[1], self.bias[: len(self.stale[0])])
 

@@ -214,7 +214,7 @@ def assert_before(plan: Plan, end: int) -> None:
 
 def answered(expression: str, settings: Settings, plan: Plan, asked: Sequence[tuple[int, Questions]], search: Search) -> list[float]:
     """Return the quality of a method in each window: learn up to it, answer it, and so on."""
-    method = methods(expression, settings)[0]
+    method = methods(expression, plan.rules.applied(settings))[0]
     learned, found = 0, []
     for window, questions in asked:
         lesson = plan.timeline.lesson(learned, window)

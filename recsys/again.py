@@ -18,13 +18,16 @@ from recsys.sessions import Histories
 
 FILE = "again.json"
 PLACES = 3
-"""The newest item of a history, the one before it, and all earlier ones."""
+"""What the newest event of a history was about, the one before it, and all earlier ones."""
 
 STEPS = np.array([0.0, 1.0, -1.0, 2.0, -2.0, 4.0, -4.0])
 """What is tried for each place, added to the log of a score; of equals the first is taken."""
 
 TRIED = STEPS[np.array(sorted(product(range(len(STEPS)), repeat=PLACES), key=sum))]
 """All combinations, (343, 3), the mildest first."""
+
+FADING = 0.7
+"""What is left of the weight of a measurement after 2000 further questions."""
 
 _STEP = np.array([[np.flatnonzero(step == STEPS)[0] for step in tried] for tried in TRIED])
 
@@ -39,7 +42,7 @@ class Returns:
 
 
 def returns(past: Histories) -> Returns:
-    """List what each history holds, by the newest event on it; what that one says no to is left out."""
+    """List what each history holds, by how many events lie behind the newest on it; what that one says no to is left out."""
     query = np.repeat(np.arange(len(past)), np.diff(past.start))
     order = np.lexsort((np.arange(len(query)), past.item, query))
     another = (np.diff(query[order]) != 0) | (np.diff(past.item[order]) != 0)
@@ -53,27 +56,36 @@ def returns(past: Histories) -> Returns:
 class Again:
     """What is added to the log of the score of what somebody had already, by place: towers (3,) where they answer alone, fused (3,).
 
-    quality (2, 343): ndcg@20 under each of TRIED for the two, a fading sum over the updates so far.
+    quality (2, 343): ndcg@20 under each of TRIED for the two, a fading sum over the updates so far, and of how many questions, `asked`.
     """
 
     towers: np.ndarray
     fused: np.ndarray
     quality: np.ndarray
+    asked: float
 
     @classmethod
     def start(cls) -> "Again":
         """Return what adds nothing: nothing was measured yet."""
-        return cls(np.zeros(PLACES), np.zeros(PLACES), np.zeros((2, len(TRIED))))
+        return cls(np.zeros(PLACES), np.zeros(PLACES), np.zeros((2, len(TRIED))), 0.0)
 
     def factors(self, had: Returns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return query, item and what the fused score of each is multiplied by, (R,)."""
         return had.query, had.item, np.exp(self.fused[had.place])
 
-    def learned(self, towers: np.ndarray, fused: np.ndarray, fading: float = 0.7) -> "Again":
-        """Return what would have served best, measured anew and before: the gains of both under each of TRIED, (343,)."""
-        quality = fading * self.quality + np.stack([towers, fused])
-        best = [TRIED[row.argmax()] if row.max() > row.min() else old for row, old in zip(quality, (self.towers, self.fused), strict=True)]
-        return Again(best[0], best[1], quality)
+    def learned(self, towers: np.ndarray, fused: np.ndarray, questions: int) -> "Again":
+        """Return what would have served best, measured anew and before: the gains of both under each of TRIED, (343,), over all questions.
+
+        What was measured before fades with the questions, not with the updates: many small updates remember as much as a large one. The
+        best of so many flatters itself, so it must be ahead of nothing at all by more than luck.
+        """
+        kept = FADING ** (questions / 2000)
+        asked = kept * self.asked + questions
+        quality = kept * self.quality + np.stack([towers, fused])
+        worth = quality.copy()
+        worth[:, 0] += 2 + 0.1 * np.sqrt(asked)
+        best = TRIED[worth.argmax(axis=1)]
+        return Again(best[0], best[1], quality, asked)
 
     def write(self, folder: Path) -> None:
         """Write the numbers, and what they were chosen by, into a release's folder."""
@@ -84,7 +96,8 @@ class Again:
         """Read what `write` wrote; raise ReleaseDamaged where that is something else."""
         try:
             about = json.loads((folder / FILE).read_text())
-            found = cls(*(np.array(about[name], np.float64) for name in ("towers", "fused", "quality")))
+            towers, fused, quality = (np.array(about[name], np.float64) for name in ("towers", "fused", "quality"))
+            found = cls(towers, fused, quality, float(about["asked"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ReleaseDamaged(f"{folder / FILE} cannot be read ({error}); roll back with: recsys rollback") from None
         if (found.towers.shape, found.fused.shape, found.quality.shape) != ((PLACES,), (PLACES,), (2, len(TRIED))):

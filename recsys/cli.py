@@ -274,7 +274,8 @@ def evaluate(
     methods: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: baselines (popular, rules, knn, itemknn, als, bpr), frozen, recounted, retrain, window(n=4), or any "
+            help="Comma-separated: baselines (popular, rules, knn, itemknn, als, bpr), frozen, recounted, retrain, "
+            "retrain(every=4), window(n=4), or any "
             "strategy, +dropout for more of it in updates, +neighbours for the fused answer that is served. Settings stand in parentheses: "
             "knn(nearest=300),replay(share=0.3)+ewc."
         ),

@@ -97,7 +97,9 @@ class Serving(_Section):
     profile_events: int = Field(200, ge=1, le=5000, description="newest events kept in a profile")
     profile_days: float = Field(180.0, gt=0, description="days after which an idle profile expires")
     appendfsync: Literal["always", "everysec"] = Field("always", description="when the embedded Redis writes to disk")
-    exclude_seen: bool = Field(True, description="what was watched is not recommended again unless asked")
+    exclude_seen: bool = Field(
+        True, description="what was watched is not recommended again unless asked; where false, updates learn what people go back to"
+    )
     watch_seconds: float = Field(1.0, gt=0, description="how often to look for a new release")
 
 

@@ -128,8 +128,9 @@ class Snapshot:
         """Return up to `k` items for a history (oldest first), best first: item_id, score, source, title where known.
 
         An item whose newest event is a dislike or a skip stays out even where seen items are allowed. The score is how likely the item is
-        to be next, and the source ("tower", "neighbours" or "popular") who says most for it. Without fusion the score of "tower" is the
-        towers' inner product plus what the item's popularity adds. For whom nothing is known, and at the end of a long list, "popular" is
+        to be next, and the source ("tower", "neighbours" or "popular") who says most for it; of what is in the history already it is
+        multiplied by what is known of going back to it, and may exceed 1. Without fusion the score of "tower" is the towers' inner product
+        plus what the item's popularity, and going back to it, adds. For whom nothing is known, and at the end of a long list, "popular" is
         the share of the most popular item's views.
         """
         rows = self.vocab.rows(event.item_id for event in history)

@@ -76,7 +76,7 @@ def test_people_who_go_back_to_the_one_before_are_seen_to():
     logs = rng.normal(size=(200, 60)).astype(np.float32) * 2
     logs[:, 0] = -np.inf
     found = gains(logs, returns(past(*lists)), np.array([items[-2] for items in lists]))
-    learned = Again.start().learned(found, np.zeros(len(TRIED)))
+    learned = Again.start().learned(found, np.zeros(len(TRIED)), 200)
     assert learned.towers[1] == STEPS.max()
     assert learned.towers[0] == learned.towers[2] == STEPS.min()
     assert learned.fused.tolist() == [0.0, 0.0, 0.0], "nothing was told of the fused answer"
@@ -85,21 +85,47 @@ def test_people_who_go_back_to_the_one_before_are_seen_to():
 def test_what_was_measured_before_fades_and_equals_stay_mild():
     one, two = np.zeros(len(TRIED)), np.zeros(len(TRIED))
     first, second = 5, 9
-    one[first], two[second] = 10.0, 8.0
-    learned = Again.start().learned(one, one)
+    one[first], two[second] = 100.0, 80.0
+    learned = Again.start().learned(one, one, 2000)
     assert learned.towers.tolist() == TRIED[first].tolist()
-    assert learned.learned(two, two).towers.tolist() == TRIED[second].tolist()  # 8 against 0.7 * 10
-    assert learned.learned(two * 0.8, two).towers.tolist() == TRIED[first].tolist()
-    even = np.where(np.isin(np.arange(len(TRIED)), [0, 50]), 3.0, 0.0)
-    assert Again.start().learned(even, even).towers.tolist() == [0.0, 0.0, 0.0]
+    assert learned.learned(two, two, 2000).towers.tolist() == TRIED[second].tolist()  # 80 against 0.7 * 100
+    assert learned.learned(two * 0.8, two, 2000).towers.tolist() == TRIED[first].tolist()
+    even = np.where(np.isin(np.arange(len(TRIED)), [0, 50]), 30.0, 0.0)
+    assert Again.start().learned(even, even, 100).towers.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_many_small_updates_remember_as_much_as_a_large_one():
+    rng = np.random.default_rng(3)
+    parts = rng.random((20, 2, len(TRIED))) * 50
+    small = Again.start()
+    for towers, fused in parts:
+        small = small.learned(towers, fused, 100)
+    assert small.asked == pytest.approx(sum(100 * 0.7 ** (n / 20) for n in range(20)))
+    assert small.quality[0] == pytest.approx(sum(part[0] * 0.7 ** ((19 - n) / 20) for n, part in enumerate(parts)))
+
+
+@pytest.mark.parametrize("questions", [1, 3, 10, 30, 100])
+def test_luck_moves_nothing(questions: int):
+    """Where the target is one of the history no more often than the scores say, a few questions do not teach a pull."""
+    rng, moved = np.random.default_rng(questions), 0
+    for _ in range(40):
+        lists = [rng.choice(np.arange(1, 60), 6, replace=False).tolist() for _ in range(questions)]
+        logs = (rng.normal(size=(questions, 60)) * 1.5).astype(np.float32)
+        chance = np.exp(logs)
+        chance[:, 0] = 0
+        target = np.array([rng.choice(60, p=row / row.sum()) for row in chance.astype(np.float64)])
+        found = gains(logs, returns(past(*lists)), target)
+        moved += Again.start().learned(found, found, questions).towers.any()
+    assert moved <= 2
 
 
 def test_numbers_that_were_written_read_back(tmp_path: Path):
     rng = np.random.default_rng(1)
-    made = Again.start().learned(rng.random(len(TRIED)), rng.random(len(TRIED)))
+    made = Again.start().learned(rng.random(len(TRIED)) * 90, rng.random(len(TRIED)) * 90, 77)
+    assert made.towers.any()
     made.write(tmp_path)
     read = Again.read(tmp_path)
-    for name in ("towers", "fused", "quality"):
+    for name in ("towers", "fused", "quality", "asked"):
         np.testing.assert_allclose(getattr(read, name), getattr(made, name), atol=1e-6)
 
 

@@ -21,7 +21,7 @@ CHANGED = {
     "popular": {"half_life": 50.0},
     "rules": {"steps": 1, "newest": 1, "fading": 30.0, "half_life": 0.5, "popularity": 0.0},
     "itemknn": {"shrink": 0.0, "reach": 1, "newest": 1, "fading": 30.0, "half_life": 0.5, "popularity": 0.0},
-    "knn": {"nearest": 1, "newest": 1, "fading": 30.0, "days": 0.5, "popularity": 0.0},
+    "knn": {"nearest": 1, "newest": 1, "fading": 30.0, "days": 0.5, "popularity": 0.0, "returning": 1.0},
     "als": {
         "factors": 3,
         "regularization": 9.0,

@@ -1,5 +1,6 @@
 """The weights of an answer are chosen by asking the live release about events that it has not learned."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from test_sessions import MINUTE, VOCAB, table
 
-from recsys import fusion
+from recsys import again, fusion
+from recsys.again import TRIED, Again, Returns, returns
 from recsys.fusion import Fusion, Votes
 from recsys.sessions import Histories, Pairs, Sessions, sessionise
 from recsys.vocab import Vocabulary
@@ -26,6 +28,7 @@ class Parent:
 
     vocab = KNOWN
     fusion = Fusion.start(0.3, 0.1)
+    again = Again(np.array([1.0, 2.0, -1.0]), np.array([-1.0, 4.0, 2.0]), np.zeros((2, len(TRIED))), 0.0)
     settings = SimpleNamespace(serving=SimpleNamespace(profile_events=4))
     counts = SimpleNamespace(share=lambda: np.full(len(KNOWN), 1 / len(KNOWN)))
 
@@ -38,10 +41,28 @@ class Parent:
     def logits(self, histories: Histories, vectors: Vectors, hidden: Pairs | None) -> np.ndarray:
         return np.zeros((len(histories), len(KNOWN)), np.float32)
 
+    def alone(self, histories: Histories, vectors: Vectors, hidden: Pairs | None) -> np.ndarray:
+        return self.logits(histories, vectors, hidden)
+
     def votes(self, histories: Histories, now: np.ndarray, hidden: Pairs | None) -> Votes:
         self.histories, self.now, self.hidden = histories, now, hidden
         none = np.zeros(0, np.int64)
         return none, none, np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True)
+class Child:
+    """What came of an update, before it has weights of its own."""
+
+    settings: Any
+    fusion: Any = None
+    again: Any = None
+    prototypes: Any = None
+
+
+def next_one(exclude_seen: bool = True) -> Child:
+    settings = SimpleNamespace(serving=SimpleNamespace(exclude_seen=exclude_seen))
+    return Child(settings, prototypes=Prototypes(np.ones((9, 2), np.float32), 0.0))
 
 
 def asked(
@@ -51,13 +72,18 @@ def asked(
     parent, wanted = Parent(), dict[str, Any]()
     whole = fusion.learned
 
-    def spy(before: Fusion, logits: np.ndarray, votes: Votes, popular: np.ndarray, length: np.ndarray, target: np.ndarray) -> Fusion:
-        wanted.update(before=before, length=length, target=target)
-        return whole(before, logits, votes, popular, length, target)
+    def spy(
+        before: Fusion, logits: np.ndarray, votes: Votes, popular: np.ndarray, length: np.ndarray, target: np.ndarray, pull: Votes
+    ) -> Fusion:
+        wanted.update(before=before, length=length, target=target, pull=pull)
+        return whole(before, logits, votes, popular, length, target, pull)
 
     monkeypatch.setattr(fusion, "learned", spy)
-    _, lean = reweighed(parent, sessions, new, exclude_seen, [seed])  # type: ignore[arg-type]
-    assert lean == parent.prototypes.lean  # all do as well
+    child = reweighed(next_one(exclude_seen), parent, sessions, new, [seed])  # type: ignore[arg-type]
+    assert child.prototypes.lean == parent.prototypes.lean  # all do as well
+    assert (child.again is parent.again) == exclude_seen
+    for mine, served in zip(wanted["pull"], parent.again.factors(returns(parent.histories)), strict=True):
+        assert np.array_equal(mine, served)
     assert wanted["before"] is parent.fusion
     start, items = parent.histories.start.tolist(), "".join(VOCAB.ids[row] for row in parent.histories.item)
     assert wanted["length"].tolist() == np.diff(start).tolist()
@@ -107,10 +133,11 @@ def test_who_has_no_history_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) 
 
 def test_with_nothing_to_ask_the_weights_stay() -> None:
     parent = Parent()
-    nothing, lean = reweighed(parent, LIFE, np.zeros(len(LIFE), bool), True, [0])  # type: ignore[arg-type]
-    first, _ = reweighed(parent, sessionise(table(("w", None, "a", 0)), VOCAB), np.ones(1, bool), True, [0])  # type: ignore[arg-type]
-    assert nothing is first is parent.fusion
-    assert lean == parent.prototypes.lean
+    nobody = (LIFE, np.zeros(len(LIFE), bool)), (sessionise(table(("w", None, "a", 0)), VOCAB), np.ones(1, bool))
+    for sessions, new in nobody:
+        child = reweighed(next_one(), parent, sessions, new, [0])  # type: ignore[arg-type]
+        assert (child.fusion, child.again, child.prototypes.lean) == (parent.fusion, parent.again, parent.prototypes.lean)
+        assert len(child.prototypes.people) == 9, "whom the child's own prototypes are of stays"
     assert not hasattr(parent, "histories")
 
 
@@ -133,6 +160,30 @@ def test_prototypes_lean_half_way_to_what_would_have_answered_best(monkeypatch: 
         return places
 
     monkeypatch.setattr(Prototypes, "of", of)
-    monkeypatch.setattr(Parent, "logits", lambda _, past, vectors, hidden: np.tile(vectors[1] @ [0.0, 1.0], (len(past), 1)))
+    monkeypatch.setattr(Parent, "alone", lambda _, past, vectors, hidden: np.tile(vectors[1] @ [0.0, 1.0], (len(past), 1)))
     sessions = sessionise(table(*((f"u{n}", None, item, n) for n in range(5) for item in "ab")), VOCAB)
-    assert reweighed(Parent(), sessions, np.ones(10, bool), True, [0])[1] == lean  # type: ignore[arg-type]
+    assert reweighed(next_one(), Parent(), sessions, np.ones(10, bool), [0]).prototypes.lean == lean  # type: ignore[arg-type]
+
+
+def test_repeats_are_weighed_for_the_towers_alone_and_for_what_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tables of gains: of the bare logits for the towers, and of the mixture as it is served, but without pulls, for the fused."""
+    tables: list[tuple[np.ndarray, list[int]]] = []
+    honest = again.gains
+
+    def noted(logs: np.ndarray, had: Returns, target: np.ndarray) -> np.ndarray:
+        tables.append((logs.copy(), target.tolist()))
+        return honest(logs, had, target) + 100.0 * len(tables) * (np.arange(len(TRIED)) == 7 * len(tables))
+
+    monkeypatch.setattr(again, "gains", noted)
+    monkeypatch.setattr(Parent, "logits", lambda _, past, vectors, hidden: np.tile(np.arange(6, dtype=np.float32), (len(past), 1)))
+    parent = Parent()
+    child = reweighed(next_one(False), parent, LIFE, NEW, [0])  # type: ignore[arg-type]
+    (alone, target), (fused, same) = tables
+    assert target == same == VOCAB.rows("caed").tolist()
+    assert alone.tolist() == [list(range(6))] * 4
+    votes = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+    served = fusion.mix(alone.copy(), votes, parent.counts.share(), np.tile([0.3, 0.1], (4, 1)))
+    np.testing.assert_allclose(fused, np.log(served), rtol=1e-5)
+    assert child.again.towers.tolist() == TRIED[7].tolist()
+    assert child.again.fused.tolist() == TRIED[14].tolist()
+    assert child.again.asked == 4

@@ -26,6 +26,7 @@ from eval.timeline import Learned, Queries
 from eval.towers import MODES, TowersMethod
 from recsys import cli
 from recsys.errors import BadInput
+from recsys.events import milliseconds
 from recsys.registry import Registry
 from recsys.sessions import Pairs
 from recsys.settings import load_settings
@@ -604,8 +605,18 @@ def test_what_is_fitted_anew_measures_its_weights_by_the_release_before(monkeypa
     method = methods("retrain", TINY)[0]
     timeline = plan().timeline
     method.learn(timeline.lesson(0, 4))
-    assert not method.candidate.fusion.asked.any()
-    method.learn(timeline.lesson(4, 5))
+    first, asked = method.candidate, []
+    assert not first.fusion.asked.any()
+    honest = towers.reweighed
+
+    def noted(candidate, live, sessions, new, seed):
+        asked.append((candidate is not live and live is first, sorted(sessions.time[new].tolist())))
+        return honest(candidate, live, sessions, new, seed)
+
+    monkeypatch.setattr(towers, "reweighed", noted)
+    lesson = timeline.lesson(4, 5)
+    method.learn(lesson)
+    assert asked == [(True, sorted(milliseconds(lesson.events).tolist()))], "by the release before, about what only the newer one learned"
     assert method.candidate.fusion.asked.any()
     assert method.candidate.vocab.ids == timeline.lesson(4, 5).vocab.ids
 

@@ -55,7 +55,7 @@ def candidate(seed: int, items: int, people: int, temperature: float = 0.1, popu
     memory.add(timelines(items, people, rng))
     n = len(LENGTHS) + 1
     fusion = Fusion(rng.dirichlet([2, 2, 2], n)[:, :2], np.zeros((n, len(TRIED))), np.zeros(n))
-    again = Again(rng.normal(size=3) * 2, rng.normal(size=3) * 2, np.zeros((2, len(TRIED_AGAIN))))
+    again = Again(rng.normal(size=3) * 2, rng.normal(size=3) * 2, np.zeros((2, len(TRIED_AGAIN))), 0.0)
     people = rng.normal(size=(len(vocab), settings.model.dim)).astype(np.float32) / 4
     people[0] = 0
     return Candidate(settings, towers, Prototypes(people, 0.7), vocab, counts, memory, fusion, again, Memory.empty(0), {}, {})

@@ -243,3 +243,19 @@ def test_the_command_prints_a_line_and_json(tmp_path):
     assert found["best"]["line"] in again.output
     with pytest.raises(BadInput, match="length of the list"):
         CliRunner().invoke(app, [*common, "--method", "popular", "--metric", "recall"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_a_trial_measures_itself_by_the_rule_on_repeats_that_the_evaluation_has(monkeypatch, tmp_path, exclude_seen):
+    built: list[bool] = []
+
+    def noted(expression, settings, seeds=1):
+        built.append(settings.serving.exclude_seen)
+        return methods(expression, settings, seeds)
+
+    plan = protocols.prequential(a_log(), DAY, train=3, windows=2, exclude_seen=exclude_seen)
+    search = Search("rules", parse_space(RULES))
+    asked = list(plan.questions())
+    monkeypatch.setattr(tuning, "methods", noted)
+    tuning.answered("rules", Settings(), plan, asked, search)
+    assert built == [exclude_seen]

@@ -103,7 +103,9 @@ class Candidate:
         return votes if hidden is None else fusion.without(votes, *hidden, len(self.vocab))
 
     def fused(self, histories: Histories, now: np.ndarray, vectors: Vectors, hidden: Pairs | None) -> np.ndarray:
-        """Return what is served: how likely each item is to be next, (B, n + 1), -inf for what is hidden; see `logits` and `votes`."""
+        """Return what is served, (B, n + 1), -inf for what is hidden: how likely each item is to be next by the mixture of `logits` and
+        `votes`, times what is known of going back to it where somebody had it (recsys.again).
+        """
         logits, votes, had = self.logits(histories, vectors, hidden), self.votes(histories, now, hidden), again.returns(histories)
         return fusion.mix(logits, votes, self.counts.share(), self.fusion.of(np.diff(histories.start)), self.again.factors(had))
 

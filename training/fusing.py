@@ -18,9 +18,9 @@ QUESTIONS, CELLS = 2000, 2**27
 def reweighed(candidate: Candidate, live: Candidate, sessions: Sessions, new: np.ndarray, seed: list[int]) -> Candidate:
     """Return the candidate with weights that would have served the new events better, had the live release had them.
 
-    The mixture and the lean of the prototypes go half way, for one week is not like the next; what somebody had already is weighed by all
-    updates so far, for habits stay. new (N,) bool says which events `live` has not learned. Where it is the rule not to recommend what a
-    person had (serving.exclude_seen), that is not asked either.
+    The mixture and the lean of the prototypes go half way, for one week is not like the next; the pull of what somebody had already needs
+    no such caution, for habits stay. new (N,) bool says which events are asked, none of which `live` may have learned. Where it is the
+    rule not to recommend what a person had (serving.exclude_seen), that is not asked either.
     """
     settings = candidate.settings.serving
     known = replace(sessions, item=np.where(sessions.item < len(live.vocab), sessions.item, 0))
@@ -50,8 +50,8 @@ def reweighed(candidate: Candidate, live: Candidate, sessions: Sessions, new: np
             some = Returns(*part_of((had.query, had.item, had.place), part))
             alone += again.gains(logits[part], some, target[part])
             mixed = fusion.mix(logits[part].copy(), part_of(votes, part), share, live.fusion.of(length[part]))
-            fused += again.gains(np.log(np.maximum(mixed, 1e-30)), some, target[part])
-        returning = live.again.learned(alone, fused)
+            fused += again.gains(np.log(mixed, out=np.full_like(mixed, -np.inf), where=mixed > 0), some, target[part])
+        returning = live.again.learned(alone, fused, len(at))
     return replace(candidate, fusion=mixture, again=returning, prototypes=replace(candidate.prototypes, lean=best))
 
 
