@@ -19,6 +19,8 @@ from recsys.files import locked, sha256, sync, write_atomically
 from recsys.log import Position
 
 MANIFEST = "manifest.json"
+FORMAT = 3
+"""Of the files of a release; counted up when an older one can no longer be read."""
 
 
 @dataclass(frozen=True)

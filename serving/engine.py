@@ -19,7 +19,7 @@ from recsys.errors import RecsysError, ReleaseDamaged
 from recsys.fusion import Fusion, Votes
 from recsys.index import ItemIndex
 from recsys.neighbours import Neighbours
-from recsys.registry import Registry, Release
+from recsys.registry import FORMAT, Registry, Release
 from recsys.sessions import Histories, gap_buckets
 from recsys.vocab import Vocabulary
 from serving.profiles import Event
@@ -79,6 +79,8 @@ class Snapshot:
 
     @classmethod
     def _read(cls, release: Release) -> "Snapshot":
+        if release.manifest.get("format") != FORMAT:
+            raise ReleaseDamaged(f"release {release.id} was made by another version of recsys; train anew with: recsys fit")
         items = pq.read_table(release.file("items.parquet"), columns=["item_id", "row", "count", "title"])
         if not np.array_equal(items["row"].to_numpy(), np.arange(1, len(items) + 1)):
             raise ReleaseDamaged(

@@ -15,7 +15,7 @@ from test_batches import table
 from recsys.again import TRIED, Again
 from recsys.batches import Examples
 from recsys.catalogue import Catalogue
-from recsys.errors import BadInput
+from recsys.errors import BadInput, ReleaseDamaged
 from recsys.events import CODE, HISTORY, milliseconds
 from recsys.home import Home
 from recsys.log import Log, Position
@@ -133,6 +133,8 @@ def test_a_release_of_another_version_is_not_learned_on_and_says_what_to_do(home
     monkeypatch.undo()
     with pytest.raises(BadInput, match=r"another version of recsys.*train anew with: recsys fit"):
         Candidate.load(old)
+    with pytest.raises(ReleaseDamaged, match=r"another version of recsys.*train anew with: recsys fit"):
+        Snapshot.load(old)
 
 
 def test_without_a_memory_items_keep_the_people_they_had(home):

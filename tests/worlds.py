@@ -13,7 +13,7 @@ from recsys.again import Again
 from recsys.fusion import Fusion
 from recsys.index import ItemIndex
 from recsys.neighbours import Neighbours
-from recsys.registry import Registry, Release
+from recsys.registry import FORMAT, Registry, Release
 from recsys.settings import Settings, as_toml
 
 DAY = 86_400_000
@@ -57,7 +57,7 @@ def publish_release(
         Again.start().write(draft)
         onnx.save(mean_tower(rows.shape[1]), draft / "user_tower.onnx")
         about = {"position": {"offset": 0, "until": None}, "towers": towers, "metrics": {}, "seconds": {}, "why": "test", "code": "test"}
-        about |= {"scale": scale, "now": NOW}
+        about |= {"scale": scale, "now": NOW, "format": FORMAT}
         return registry.publish(draft, registry.next_id(), registry.current(), about)
 
 

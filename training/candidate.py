@@ -21,7 +21,7 @@ from recsys.fusion import Fusion, Votes
 from recsys.index import ItemIndex
 from recsys.log import Position
 from recsys.neighbours import Neighbours
-from recsys.registry import Release
+from recsys.registry import FORMAT, Release
 from recsys.sessions import Histories, Pairs
 from recsys.settings import Settings, as_toml, load_settings
 from recsys.towers import Towers
@@ -29,9 +29,6 @@ from recsys.vocab import Vocabulary
 from training import export
 from training.memory import Memory
 from training.prototypes import Prototypes
-
-FORMAT = 3
-"""Of the files of a release; counted up when an older one can no longer be read."""
 
 Vectors = tuple[np.ndarray, np.ndarray]
 """What histories are read from and where items are found, (n + 1, d) each."""
