@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import shlex
+import subprocess
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +29,7 @@ from eval.run import Run
 from eval.timeline import Catalogue
 from recsys.catalogue import Catalogue as Items
 from recsys.errors import BadInput, nearest
-from recsys.files import sha256, write_atomically
+from recsys.files import locked, sha256, write_atomically
 from recsys.home import Home
 from recsys.intake import import_items, read_events
 from recsys.log import Log
@@ -98,6 +100,25 @@ class Question:
             "settings": self.settings.model_dump(mode="json", exclude={"serving"}),
         }
 
+    def line(self) -> str:
+        """Return a shell line that asks this."""
+        words = ["recsys", "evaluate", *(word for path in self.data for word in ("--data", str(path)))]
+        words += [word for path in self.items for word in ("--items", str(path))]
+        words += ["--home", str(self.home)] if self.home else []
+        words += ["--protocol", self.protocol]
+        if self.protocol != "ader":
+            words += ["--window", f"{self.window / 60:g}m", "--train", str(self.train)]
+            words += ["--include-seen"] * (not self.exclude_seen) + ["--filter-unseen"] * self.filter_unseen
+        words += ["--cycles", str(self.cycles)] if self.cycles else []
+        words += ["--methods", self.methods, "--k", ",".join(map(str, self.ks)), "--seeds", str(self.seeds)]
+        words += [] if self.matrix is None else ["--matrix" if self.matrix else "--no-matrix"]
+        usual = Settings().model_dump(mode="json", exclude={"serving"})
+        for section, values in self.settings.model_dump(mode="json", exclude={"serving"}).items():
+            words += [
+                word for name, value in values.items() if value != usual[section][name] for word in ("--set", f"{section}.{name}={value}")
+            ]
+        return shlex.join(words)
+
     def paths(self) -> dict[str, Any]:
         """Return where the files lie."""
         return {
@@ -105,6 +126,24 @@ class Question:
             "items": [str(path.absolute()) for path in self.items],
             "home": self.home and str(self.home.absolute()),
         }
+
+    def beside(self, before: "Question", given: Collection[str]) -> "Question":
+        """Return what a run is asked when it goes on: what `given`, options of the command, names; for the rest what it was asked before.
+
+        Methods are added to those it has.
+        """
+        same = {f.name for f in fields(self)} & set(given)
+        changed = {name: getattr(self, name) for name in same - {"methods"}}
+        if "k" in given:
+            changed["ks"] = self.ks
+        if "include_seen" in given:
+            changed["exclude_seen"] = self.exclude_seen
+        if {"set", "config"} & set(given):
+            changed["settings"] = self.settings
+        if "home" in given and before.home is None:
+            changed.pop("home")
+        more = [name for name in listed(self.methods) if name not in listed(before.methods)] if "methods" in given else []
+        return replace(before, methods=",".join([*listed(before.methods), *more]), **changed)
 
     @classmethod
     def of_run(cls, folder: Path) -> "Question":
@@ -143,13 +182,14 @@ def evaluate(
     resume: bool = False,
     baseline: str | None = None,
     mlflow: str | None = None,
-    opened: Callable[[Path, bool], None] = lambda folder, again: None,
+    opened: Callable[[Path], None] = lambda folder: None,
     step: Step = silent,
+    anew: bool = False,
 ) -> dict[str, Any]:
     """Answer a question in a run folder, or go on where a run stopped; return the results JSON, which is written there too.
 
-    command: the shell line, for the record; opened: is told of the folder, and whether an older run of the same question there was
-    thrown away. A run that has finished is not replayed, its figures are worked out again from its files.
+    command: the shell line, for the record; opened: is told of the folder. Answers that the folder holds already are thrown away only
+    with `anew`. A run that has finished is not replayed, its figures are worked out again from its files.
     """
     question.check()
     if baseline is not None and baseline not in listed(question.methods):
@@ -160,14 +200,30 @@ def evaluate(
         mlflow_logger(mlflow)
     plan = None if resume else question.plan(step)
     asked = question.as_dict()
-    run = Run(folder or _default_folder(question, asked))
-    if resume and run.take_up(asked, command):
-        (run.folder / RESULTS).unlink(missing_ok=True)
-    again = not resume and run.start({"question": asked, "paths": question.paths(), "command": command, "started": _now(), "seconds": 0.0})
-    opened(run.folder, again)
-    if not (run.folder / RESULTS).exists():
-        _answer(run, question, plan or question.plan(step), mlflow, step)
-    return recompute(run, baseline)
+    run = Run(folder or default_folder(question))
+    run.refuse_what_is_no_run()
+    if resume:
+        run.about()
+    with locked(run.folder, busy=f"another recsys evaluate is at work in {run.folder}; wait for it, or name another folder with --run"):
+        if resume and run.take_up(asked, question.line()):
+            (run.folder / RESULTS).unlink(missing_ok=True)
+        if not resume:
+            run.start({"question": asked, "paths": question.paths(), "command": command, "started": _now(), "seconds": 0.0}, anew)
+        opened(run.folder)
+        if not (run.folder / RESULTS).exists():
+            _answer(run, question, plan or question.plan(step), mlflow, step)
+        return recompute(run, baseline)
+
+
+def run_to_resume(folder: Path | None, home: Path | None) -> Path:
+    """Return the folder to go on in: that one, or the newest run of a home; BadInput where there is none."""
+    if folder is not None:
+        return folder
+    reports = Home(home or ".recsys").reports
+    runs = sorted((path for path in reports.glob("*/run.json")), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise BadInput(f"there is no run under {reports} to go on with; name its folder with --run, or its home with --home")
+    return runs[-1].parent
 
 
 def recompute(run: Run, baseline: str | None = None) -> dict[str, Any]:
@@ -215,8 +271,9 @@ def _answer(run: Run, question: Question, plan: Plan, mlflow: str | None, step: 
         run.note(about | {"seconds": round(about["seconds"] + monotonic() - began, 1)})
 
 
-def _default_folder(question: Question, asked: dict[str, Any]) -> Path:
-    home = Home(question.home or ".recsys")
+def default_folder(question: Question) -> Path:
+    """Return where a run is kept when nobody says where: it goes by all that is asked."""
+    home, asked = Home(question.home or ".recsys"), question.as_dict()
     return home.reports / f"{question.protocol}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]}"
 
 
@@ -241,7 +298,16 @@ def _now() -> str:
 
 def _versions() -> dict[str, str | None]:
     packages = ("recsys", "torch", "numpy", "scipy", "implicit", "faiss-cpu")
-    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    """Return the commit that the code is of, with a + where it was changed since; None outside a checkout."""
+    try:
+        words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _version(name: str) -> str | None:

@@ -1,6 +1,7 @@
 """A run's figures, window by window, through Lightning's loggers: CSV and TensorBoard in the run's folder, MLflow on request."""
 
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Loggers:
 
     def log(self, method: str, seed: int, window: int, figures: dict[str, float]) -> None:
         """Write the figures of one window down at once."""
+        figures = {name: value for name, value in figures.items() if not math.isnan(value)}  # the diversity of a list of one
         for logger in self._of(method, seed):
             named = figures
             if isinstance(logger, MLFlowLogger):  # knows no @
@@ -53,6 +55,6 @@ def mlflow_logger(uri: str, experiment: str = "recsys", name: str = "check") -> 
     try:
         return MLFlowLogger(experiment, name, uri)
     except ModuleNotFoundError:
-        raise BadInput("--mlflow needs a package that is not installed; add it with: pip install 'recsys[mlflow]'") from None
+        raise BadInput("--mlflow needs a package that is not installed; add it with: pip install -e '.[mlflow]'") from None
     except Exception as error:  # whatever MLflow raises: its own errors cannot be named where it may not be installed
         raise BadInput(f"--mlflow {uri!r} cannot be used: {str(error).splitlines()[0]}") from None

@@ -96,7 +96,10 @@ def _refuse_unknown(name: str, parts: Sequence[names.Part]) -> None:
         if part.name not in known:
             raise BadInput(f"there is no method {part.name!r}; {nearest(part.name, known)}")
         if part.name in baselines.BASELINES:
-            raise BadInput(f"{part.name!r} in {name!r} is no strategy; only strategies join by +: {', '.join(sorted(STRATEGIES))}")
+            joined = ", ".join(sorted(STRATEGIES))
+            raise BadInput(
+                f"{part.name!r} in {name!r} is no strategy; strategies join by +: {joined}; +dropout may follow one, +neighbours any towers"
+            )
 
 
 def _reseeded(settings: Settings, by: int) -> Settings:

@@ -491,7 +491,8 @@ def _seed_table(facts: Facts) -> str:
     if most < 2:
         return ""
     rows = [(name, [_cell(value, _percent_text) for value in [*by[name], *[None] * (most - len(by[name]))]]) for name in facts.names]
-    heads = ["method", *(f"seed {seed + 1}" for seed in range(most))]
+    first = _of(_of(_of(facts.all, "settings"), "settings"), "training").get("seed") or 0
+    heads = ["method", *(f"seed {first + seed}" for seed in range(most))]
     about = f"macro {facts.main} in %, by seed; – where a method knows no chance"
     return "<h3>Seed by seed</h3>" + _table(facts, "seeds", about, heads, rows)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 from zlib import crc32
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from eval.answers import Answers, Asked
 from eval.cost import Cost
 from recsys.errors import BadInput
-from recsys.files import write_atomically, write_beside
+from recsys.files import LOCK, write_atomically, write_beside
 
 ABOUT = "run.json"
 
@@ -36,19 +37,23 @@ class Run:
         except ValueError as error:
             raise BadInput(f"{self.folder / ABOUT} is not JSON ({error}); start anew in another folder with --run") from None
 
-    def start(self, about: Mapping[str, Any]) -> bool:
-        """Begin anew; say whether an earlier run of the same question was thrown away. One of another question is left alone.
+    def start(self, about: Mapping[str, Any], anew: bool = False) -> None:
+        """Begin; what has been answered already is thrown away only if that is asked for by `anew`, and never of another question.
 
         about["question"] is what decides the answers; the rest is kept beside it.
         """
-        again = (self.folder / ABOUT).exists()
-        if again:
-            self.refuse_other(about["question"], "name another folder with --run, or remove it")
-            shutil.rmtree(self.folder)
-        elif self.folder.exists() and any(self.folder.iterdir()):
-            raise BadInput(f"{self.folder} is not empty and holds no run; name another folder with --run")
+        held = self._held()
+        if (self.folder / ABOUT).exists():
+            more = self._asks_more(about["question"])
+            add = "add to it with --resume, " if more else ""
+            self.refuse_other(about["question"], f"{add}name another folder with --run, or remove it")
+            if (answers := len(list(self.folder.glob("answers/*/*/*.npz")))) and not anew:
+                done = f"{answers} answer{'s' if answers > 1 else ''} to this question"
+                raise BadInput(f"{self.folder} holds {done}; go on from there with --resume, or throw them away with --anew")
+        self.refuse_what_is_no_run()
+        for path in held:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.note(about)
-        return again
 
     def note(self, about: Mapping[str, Any]) -> None:
         """Keep what the run is about."""
@@ -61,13 +66,27 @@ class Run:
         """
         about, asked = self.about(), json.loads(json.dumps(question))
         old = about["question"]
-        more = set(old["methods"]) <= set(asked["methods"]) and old["seeds"] <= asked["seeds"]
-        like_before = {**asked, "methods": old["methods"], "seeds": old["seeds"]} if more else asked
+        like_before = {**asked, "methods": old["methods"], "seeds": old["seeds"]} if self._asks_more(asked) else asked
         self.refuse_other(like_before, "mend the command, or leave --resume out and name another folder with --run")
         if old == asked:
             return False
         self.note({**about, "question": asked, "command": command})
         return True
+
+    def refuse_what_is_no_run(self) -> None:
+        """Raise BadInput where something else lies in the run's place."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise BadInput(f"--run wants a folder; {self.folder} is a file")
+        if self._held() and not (self.folder / ABOUT).exists():
+            raise BadInput(f"{self.folder} is not empty and holds no run; name another folder with --run")
+
+    def _held(self) -> list[Path]:
+        return [path for path in self.folder.iterdir() if path.name != LOCK] if self.folder.is_dir() else []
+
+    def _asks_more(self, question: Mapping[str, Any]) -> bool:
+        """Say whether it has the methods and seeds of this run and perhaps others."""
+        old = self.about()["question"]
+        return set(old["methods"]) <= set(question["methods"]) and old["seeds"] <= question["seeds"]
 
     def refuse_other(self, question: Mapping[str, Any], way_out: str) -> None:
         """Raise BadInput, with what differs, unless the run answers this question."""
@@ -149,6 +168,9 @@ def _write(path: Path, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray
 
 
 def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    with np.load(path, allow_pickle=False) as file:
-        wanted = [name for name in file.files if name != "about" and (names is None or name in names)]
-        return json.loads(str(file["about"])), {name: file[name] for name in wanted}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            wanted = [name for name in file.files if name != "about" and (names is None or name in names)]
+            return json.loads(str(file["about"])), {name: file[name] for name in wanted}
+    except (BadZipFile, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise BadInput(f"{path} is damaged ({type(error).__name__}); remove it, and --resume answers that window again") from None

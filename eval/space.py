@@ -101,7 +101,7 @@ def _range(name: str, values: str) -> Range:
         raise wrong
     log = values.endswith("log")
     if not low < high or (log and low <= 0):
-        raise BadInput(f"{name}={values}: the low end is below the high one{', and above 0 where it goes by logarithm' if log else ''}")
+        raise BadInput(f"{name}={values}: the low end must be below the high one{', and above 0 for a logarithm' if log else ''}")
     return Range(low, high, log)
 
 

@@ -18,7 +18,7 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 DROPPED = ("peak\nMB", "release\nMB", "coverage", "last\ns", "answer\ns", "hit_rate", "map", "ndcg")
-"""What a narrow terminal is not shown, the first to go first."""
+"""What a narrow terminal is not shown, the first to go first; last: the seconds to learn the last window."""
 
 Column = tuple[str, list[str]]
 
@@ -31,13 +31,16 @@ def table(found: Mapping[str, Any], width: int = 120) -> Table:
     """
     k = max(found["ks"])
     targets, queries = (sum(window[name] for window in found["windows"]) for name in ("targets", "queries"))
-    columns = dict(_columns(found, k, targets > queries))
+    columns, left_out = dict(_columns(found, k, targets > queries)), list[str]()
     for name in DROPPED:
-        if sum(3 + _wide(column) for column in columns.values()) + 1 > width:
-            columns.pop(name, None)
+        if name in columns and sum(3 + _wide(column) for column in columns.values()) + 1 > width:
+            left_out.append(columns.pop(name)[0].replace("\n", " "))
+    windows, seeds = len(found["windows"]), found.get("seeds", 1)
+    over = f"{windows} window{'' if windows == 1 else 's'}" + (f" and {seeds} seeds" if seeds > 1 else "")
+    about = f"ahead: recall@{k} minus that of {found['baseline']} in points, with its 95% interval; seconds are of all windows"
     made = Table(
-        title=f"{found['protocol']}: mean of {len(found['windows'])} windows, {targets:,} targets, quality in %",
-        caption=f"ahead: recall@{k} minus that of {found['baseline']} in points, with its 95% interval; seconds are of all windows",
+        title=f"{found['protocol']}: mean of {over}, {targets:,} targets, quality in %",
+        caption=about + (f"; too narrow here for {', '.join(left_out)}" if left_out else ""),
         box=box.SIMPLE_HEAD,
         padding=(0, 1),
     )

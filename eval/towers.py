@@ -330,7 +330,10 @@ def recipe(name: str, parts: Sequence[Part], settings: Settings) -> Recipe:
     """Return what the parts of a name say about the towers: a mode, or strategies and perhaps what modifies their updates."""
     modes = [part for part in parts if part.name in MODES]
     if modes and len(parts) > 1:
-        raise BadInput(f"{modes[0].name!r} in {name!r} is no strategy; only strategies join by +: {', '.join(sorted(STRATEGIES))}")
+        known = ", ".join(sorted(STRATEGIES))
+        raise BadInput(
+            f"{modes[0].name!r} in {name!r} is no strategy; strategies join by +: {known}; +dropout may follow one, +neighbours any towers"
+        )
     if modes:
         return _mode_recipe(modes[0], settings)
     modifiers = {part.name: part.settings(MODIFIERS[part.name]) for part in parts if part.name in MODIFIERS}

@@ -280,6 +280,6 @@ def _optuna() -> Any:
         import optuna
         import optuna.storages.journal
     except ImportError:
-        raise BadInput("recsys tune needs Optuna, which is an extra; install it: pip install 'recsys[tune]'") from None
+        raise BadInput("recsys tune needs Optuna, which is an extra; install it: pip install -e '.[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

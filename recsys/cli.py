@@ -1,5 +1,6 @@
 """The `recsys` command: every room from the terminal. The only file that may import them all."""
 
+import builtins
 import os
 import shlex
 import signal
@@ -274,10 +275,9 @@ def evaluate(
     methods: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: baselines (popular, rules, knn, itemknn, als, bpr), frozen, recounted, retrain, "
-            "retrain(every=4), window(n=4), or any "
-            "strategy, +dropout for more of it in updates, +neighbours for the fused answer that is served. Settings stand in parentheses: "
-            "knn(nearest=300),replay(share=0.3)+ewc."
+            help="Comma-separated: baselines (popular, rules, knn, itemknn, als, bpr), frozen, recounted, retrain, window, or any strategy "
+            "(naive, replay, ewc, joined by +); +dropout for more of it in updates, +neighbours for the fused answer that is served. "
+            "Settings stand in parentheses: knn(nearest=300),replay(share=0.3)+ewc."
         ),
     ] = "popular,knn,als,frozen,naive,replay+ewc,replay+ewc+neighbours,retrain",
     k: Annotated[str, typer.Option("--k", help="Lengths of the lists, comma-separated.")] = "10,20",
@@ -302,56 +302,67 @@ def evaluate(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with a run that was stopped, or add methods or seeds to one; beside --run FOLDER nothing else need be said.",
+            help="Go on with a run that was stopped, or add --methods or --seeds to one. Which: --run, or the newest of the home. What is "
+            "not said again stays as it was asked.",
         ),
     ] = False,
+    anew: Annotated[bool, typer.Option("--anew", help="Throw the answers away that --run holds to this question, and start over.")] = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write one HTML file with pictures.")] = None,
-    mlflow: Annotated[str | None, typer.Option("--mlflow", help="Log to this MLflow tracking URI too; needs recsys[mlflow].")] = None,
+    mlflow: Annotated[str | None, typer.Option("--mlflow", help="Log to this MLflow tracking URI too; needs the extra `mlflow`.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the results to this file; - prints them.")] = None,
 ) -> None:
     """Replay a log: every window is answered before it is learned, by every method, over the full catalogue.
 
     Every answer is kept in the run's folder as soon as there is one: a run that is stopped goes on with --resume, and of one that has
     finished --resume works out the figures again, without a replay.
+
+    Towers that are no strategy: frozen never learns again; recounted goes on counting what is popular and places new items, without a step
+    of training; retrain learns everything anew in every window, retrain(every=4) in every fourth and is frozen in between; window(n=4)
+    learns the newest four windows anew each time. naive updates on what is new alone.
     """
     import torch
 
-    from eval.command import Question, write
+    from eval.command import Question, run_to_resume, write
     from eval.command import evaluate as answer
     from eval.table import table
     from recsys.progress import bar
 
     quiet = str(json) == "-"
-    if resume and run and not _given(context, besides={"run", "resume", "report", "baseline", "mlflow", "json"}):
-        question = Question.of_run(run)
-    else:
-        question = Question(
-            protocol=protocol,
-            data=tuple(data or ()),
-            items=tuple(items or ()),
-            home=home,
-            window=_seconds(window),
-            train=train,
-            cycles=cycles,
-            methods=methods,
-            ks=tuple(_whole_numbers(k)),
-            exclude_seen=not include_seen,
-            filter_unseen=filter_unseen,
-            seeds=seeds,
-            matrix=matrix,
-            settings=_settings(home, config, set),
-        )
+    if resume and anew:
+        raise BadInput("--resume goes on, --anew starts over; take one of them")
+    if items and not data:
+        raise BadInput("--items goes with --data; a home has its own, added with: recsys import --items")
+    given = _given(context)
+    if protocol == "ader" and (ignored := given & {"window", "train", "include_seen", "filter_unseen", "items"}):
+        named = ", ".join("--" + name.replace("_", "-") for name in sorted(ignored))
+        raise BadInput(f"--protocol ader has its own rules; leave out {named}")
+    for option, path in (("--report", report), ("--json", None if quiet else json)):
+        _refuse_unwritable(option, path)
+    question = Question(
+        protocol=protocol,
+        data=tuple(data or ()),
+        items=tuple(items or ()),
+        home=home,
+        window=_seconds(window),
+        train=train,
+        cycles=cycles,
+        methods=methods,
+        ks=tuple(_whole_numbers(k)),
+        exclude_seen=not include_seen,
+        filter_unseen=filter_unseen,
+        seeds=seeds,
+        matrix=matrix,
+        settings=_settings(home, config, set),
+    )
+    if resume:
+        run = run_to_resume(run, home)
+        question = question.beside(Question.of_run(run), given)
     torch.set_num_threads(question.settings.training.threads)  # pools that fight over the cores cost more than they bring
     folder: list[Path] = []
 
-    def opened(place: Path, again: bool) -> None:
-        folder.append(place)
-        if again:
-            err.print(f"started anew what was in {place}; to go on instead: --resume", style="yellow", soft_wrap=True, highlight=False)
-
     try:
         with bar(quiet) as step:
-            found = answer(question, shlex.join(["recsys", *sys.argv[1:]]), run, resume, baseline, mlflow, opened, step)
+            found = answer(question, shlex.join(["recsys", *sys.argv[1:]]), run, resume, baseline, mlflow, folder.append, step, anew)
     except KeyboardInterrupt:
         if folder:
             line = shlex.join(["recsys", "evaluate", "--run", str(folder[0]), "--resume"])
@@ -363,7 +374,8 @@ def evaluate(
         from eval.report import write as draw
 
         draw(found, report)
-    _show(found, quiet, table(found, out.width), f"every answer is kept in {folder[0]}")
+    written = [f"{name}: {path}" for name, path in (("report", report), ("results", json)) if path and not quiet]
+    _show(found, quiet, table(found, out.width), *written, f"every answer is kept in {folder[0]}")
 
 
 @app.command()
@@ -393,9 +405,10 @@ def tune(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same search.")] = 0,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Let methods recommend what the person already had.")] = False,
     filter_unseen: Annotated[bool, typer.Option("--filter-unseen", help="Leave out targets that no window before held.")] = False,
-    folder: Annotated[Path, typer.Option("--folder", help="Where the trials are kept; the same command goes on where it stopped.")] = Path(
-        ".tune"
-    ),
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Where the trials are kept; the same command goes on where it stopped. Default: .tune/METHOD."),
+    ] = None,
     config: _ConfigOption = None,
     set: _SetOption = None,
     json: _JsonOption = False,
@@ -407,6 +420,7 @@ def tune(
     import torch
 
     from eval.command import Question
+    from eval.run import folder_name
     from eval.tune import run
     from recsys.progress import bar
 
@@ -429,7 +443,11 @@ def tune(
         settings=settings,
     )
     with bar(json) as step:
-        tuned = run(question, space, metric, folder, validate, every, seed, trials, step)
+        try:
+            tuned = run(question, space, metric, folder or Path(".tune") / folder_name(method), validate, every, seed, trials, step)
+        except KeyboardInterrupt:
+            err.print("stopped; the trials so far are kept, and the same command goes on from them", style="yellow", soft_wrap=True)
+            raise
     _show(tuned.as_dict(), json, tuned.table(), tuned.line())
 
 
@@ -506,10 +524,23 @@ def _settings(home: Path | None, config: list[Path] | None, set: list[str] | Non
     return load_settings(*own, *(config or []), overrides=_pairs_of(set or []))
 
 
-def _given(context: typer.Context, besides: set[str]) -> bool:
-    """Say whether the command line names any option but those in `besides`."""
+def _given(context: typer.Context) -> builtins.set[str]:
+    """Return the options that the command line names."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
-    return any(source is not None and source.name == "COMMANDLINE" for name, source in sources.items() if name not in besides)
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def _refuse_unwritable(option: str, path: Path | None) -> None:
+    """Raise BadInput where a file could not be written in the end: before the work, not after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise BadInput(f"{option} wants a file; {path} is a folder")
+    there = path.absolute().parent
+    if not there.is_dir():
+        raise BadInput(f"{option} {path}: there is no folder {there}; make it first")
+    if not os.access(there, os.W_OK):
+        raise BadInput(f"{option} {path}: {there} cannot be written to")
 
 
 def _pairs(text: str | None) -> dict[str, str]:
@@ -520,7 +551,7 @@ def _pairs_of(texts: list[str]) -> dict[str, str]:
     pairs = [text.strip().partition("=") for text in texts]
     for name, equals, value in pairs:
         if not (name and equals and value):
-            raise BadInput(f"cannot read {name!r}; write name=value, several with commas between")
+            raise BadInput(f"cannot read {name!r}; write name=value")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
@@ -546,9 +577,9 @@ def _seconds(text: str) -> float:
     try:
         length = float(text[:-1]) * units[text[-1]]
     except (KeyError, ValueError, IndexError):
-        raise BadInput(f"--window {text!r} is not a length of time; write 30m, 12h, 7d or 2w") from None
+        raise BadInput(f"--window {text!r} is no number of minutes, hours, days or weeks; write 30m, 12h, 7d or 2w") from None
     if not 0 < length < 1e10:
-        raise BadInput(f"--window {text!r} must be longer than nothing and shorter than centuries")
+        raise BadInput(f"--window {text!r} must be more than 0 and less than 300 years")
     return length
 
 

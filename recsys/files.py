@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recsys.errors import BadInput
+
+LOCK = ".lock"
+
 
 def sync(path: Path) -> None:
     """Make a file or a folder listing survive a power loss."""
@@ -44,12 +48,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Be the only writer in a folder; the lock goes with its process."""
+def locked(folder: Path, busy: str | None = None) -> Iterator[None]:
+    """Be the only writer in a folder; the lock goes with its process. With `busy` nobody waits for another: BadInput says that instead."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            raise BadInput(str(busy)) from None
         yield
     finally:
         os.close(handle)

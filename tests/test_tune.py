@@ -223,7 +223,7 @@ def test_values_go_where_they_belong_and_come_out_as_a_line_to_be_pasted():
 
 def test_without_optuna_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(BadInput, match=r"recsys\[tune\]"):
+    with pytest.raises(BadInput, match=r"\.\[tune\]"):
         searched(tmp_path, 1)
 
 
