@@ -307,7 +307,7 @@ def test_evaluate_writes_its_results_as_json(run: Run, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_bytes(FILES["log.csv"])
     common = ("evaluate", "--data", "log.csv", "--methods", "popular", "--window", "2d", "--train", 1, "--k", 5, "--include-seen", "--json")
     assert run(*common, "out.json").code == 0
-    written, printed = json.loads((tmp_path / "out.json").read_text()), json.loads(run(*common, "-").out)
+    written, printed = json.loads((tmp_path / "out.json").read_text()), json.loads(run(*common, "-", "--resume").out)
     for results in (written, printed):
         assert results["protocol"] == "prequential"
         assert 0 < results["methods"]["popular"]["macro"]["recall@5"] <= 1
