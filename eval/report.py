@@ -10,6 +10,7 @@ from typing import Any
 
 from eval import page, pictures
 from eval.pictures import Maybe, Point, Row, Series
+from eval.replay import SAMPLED
 from recsys.errors import BadInput
 from recsys.files import write_atomically
 
@@ -330,7 +331,8 @@ def _forgetting(facts: Facts) -> str:
         )
     about = (
         "Each row is a release, each column a window. The outlined diagonal is what users saw: the release that was live. "
-        "Left of it are windows the release had learned, right of it windows still to come. The colours mean the same in every picture."
+        "Left of it are windows the release had learned, right of it windows still to come. Each window is asked by a fixed sample of "
+        f"at most {SAMPLED:,} questions, so the figures differ a little from the table's. The colours mean the same in every picture."
     )
     return _section("forgetting", "What updates forget", f"<p>{about}</p>", '<div class="pair">', *figures, "</div>")
 
