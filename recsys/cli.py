@@ -537,6 +537,7 @@ def _refuse_unwritable(option: str, path: Path | None) -> None:
     if path.is_dir():
         raise BadInput(f"{option} wants a file; {path} is a folder")
     there = path.absolute().parent
+    there = there if there.is_dir() else there.parent  # one new folder is made in the end; more are a slip of the pen
     if not there.is_dir():
         raise BadInput(f"{option} {path}: there is no folder {there}; make it first")
     if not os.access(there, os.W_OK):

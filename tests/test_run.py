@@ -411,11 +411,27 @@ def test_a_run_goes_on_with_more_methods_and_nothing_else_said(tmp_path, monkeyp
             cli.main()
         return json.loads(capsys.readouterr().out)
 
-    first = recsys("--data", "log.csv", "--window", "1d", "--train", "4", "--methods", "popular", "--k", "5", "--home", "home")
+    first = recsys(
+        "--data",
+        "log.csv",
+        "--window",
+        "1d",
+        "--train",
+        "4",
+        "--methods",
+        "popular",
+        "--k",
+        "5",
+        "--home",
+        "home",
+        "--report",
+        "new/pictures.html",
+    )
     more = recsys("--home", "home", "--resume", "--methods", "knn")
     assert list(more["methods"]) == ["popular", "knn"]
     assert more["methods"]["popular"]["macro"] == first["methods"]["popular"]["macro"]
     (folder,) = (tmp_path / "home" / "reports").iterdir()
+    assert (tmp_path / "new" / "pictures.html").stat().st_size > 10_000, "into a folder that the run makes"
     less = recsys("--run", str(folder), "--resume", "--methods", "popular", "--baseline", "knn")
     assert (list(less["methods"]), less["baseline"], less["settings"]["train"]) == (["popular", "knn"], "knn", 4)
 
@@ -424,7 +440,7 @@ def test_a_run_goes_on_with_more_methods_and_nothing_else_said(tmp_path, monkeyp
     ("words", "says"),
     [
         (["--report", "."], "--report wants a file; . is a folder"),
-        (["--json", "nowhere/x.json"], "there is no folder .*nowhere; make it first"),
+        (["--json", "nowhere/at/all/x.json"], "there is no folder .*nowhere/at; make it first"),
         (["--run", "log.csv"], "--run wants a folder; log.csv is a file"),
         (["--resume", "--anew"], "take one of them"),
         (["--resume", "--home", "nobody"], r"there is no run under \S+nobody/reports to go on with"),
