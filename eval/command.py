@@ -107,7 +107,7 @@ class Question:
         words += ["--home", str(self.home)] if self.home else []
         words += ["--protocol", self.protocol]
         if self.protocol != "ader":
-            words += ["--window", f"{self.window / 60:g}m", "--train", str(self.train)]
+            words += ["--window", f"{self.window / 60!r}m", "--train", str(self.train)]
             words += ["--include-seen"] * (not self.exclude_seen) + ["--filter-unseen"] * self.filter_unseen
         words += ["--cycles", str(self.cycles)] if self.cycles else []
         words += ["--methods", self.methods, "--k", ",".join(map(str, self.ks)), "--seeds", str(self.seeds)]
@@ -200,7 +200,7 @@ def evaluate(
         mlflow_logger(mlflow)
     plan = None if resume else question.plan(step)
     asked = question.as_dict()
-    run = Run(folder or default_folder(question))
+    run = Run(folder or _default_folder(question, asked))
     run.refuse_what_is_no_run()
     if resume:
         run.about()
@@ -271,9 +271,8 @@ def _answer(run: Run, question: Question, plan: Plan, mlflow: str | None, step: 
         run.note(about | {"seconds": round(about["seconds"] + monotonic() - began, 1)})
 
 
-def default_folder(question: Question) -> Path:
-    """Return where a run is kept when nobody says where: it goes by all that is asked."""
-    home, asked = Home(question.home or ".recsys"), question.as_dict()
+def _default_folder(question: Question, asked: dict[str, Any]) -> Path:
+    home = Home(question.home or ".recsys")
     return home.reports / f"{question.protocol}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]}"
 
 

@@ -193,6 +193,8 @@ BAD_INPUT = {
     "evaluate --data log.csv --methods populer": "there is no method 'populer'; did you mean 'popular'",
     "evaluate --data log.csv --protocol replay": "there is no protocol 'replay'; allowed: ader, next-session, prequential",
     "evaluate --data log.csv --protocol ader": "--protocol ader wants --data FOLDER",
+    "evaluate --data . --protocol ader --window 3d --train 2": "--protocol ader has its own rules; leave out --train, --window",
+    "evaluate --items films.csv": "--items goes with --data; a home has its own, added with: recsys import --items",
     "evaluate --data log.csv --window week": "--window 'week' is no number of minutes, hours, days or weeks; write 30m, 12h, 7d or 2w",
     "evaluate --data log.csv --window -1d": "--window '-1d' must be more than 0",
     "evaluate --data log.csv --k 0,10": "--k '0,10' must be whole numbers from 1 on",

@@ -20,6 +20,7 @@ from eval import cost, towers
 from eval import replay as replays
 from eval.baselines import BASELINES
 from eval.command import Question, evaluate, recompute
+from eval.loggers import Loggers
 from eval.methods import Released, methods
 from eval.protocols import Plan, prequential
 from eval.replay import replay
@@ -766,3 +767,14 @@ def test_mlflow_that_is_not_there_is_one_line_that_names_the_extra(tmp_path, mon
     with pytest.raises(BadInput, match=r"pip install -e '.\[mlflow\]'"):
         evaluate(question(write_log(tmp_path / "log.csv")), "x", tmp_path / "run", mlflow="http://localhost:1")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_figure_that_is_no_number_is_not_logged(tmp_path, capfd):
+    logs = Loggers(tmp_path / "logs", "run")
+    logs.log("popular", 0, 4, {"recall@1": 0.5, "diversity@1": float("nan")})
+    logs.close()
+    (written,) = (tmp_path / "logs").rglob("metrics.csv")
+    with written.open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["recall@1"], "diversity@1" in row) == ("0.5", False)
+    assert "NaN" not in capfd.readouterr().err

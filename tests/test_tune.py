@@ -259,3 +259,14 @@ def test_a_trial_measures_itself_by_the_rule_on_repeats_that_the_evaluation_has(
     monkeypatch.setattr(tuning, "methods", noted)
     tuning.answered("rules", Settings(), plan, asked, search)
     assert built == [exclude_seen]
+
+
+def test_every_method_has_a_folder_of_its_own_unless_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [(f"u{n}", f"i{(n + day) % 7}", day * DAY + 60 * n) for day in range(9) for n in range(9)]
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + "".join(f"{u},{i},{1_600_000_000 + time}\n" for u, i, time in rows))
+    common = ["tune", "--data", "log.csv", "--window", "1d", "--train", "6", "--trials", "1"]
+    for method, space in (("popular", "half_life=0.1..9log"), ("rules", RULES)):
+        result = CliRunner().invoke(app, [*common, "--method", method, "--space", space])
+        assert result.exit_code == 0, result.output
+    assert sorted(path.parent.name.split("-")[0] for path in tmp_path.glob(".tune/*/trials.json")) == ["popular", "rules"]
