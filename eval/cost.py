@@ -26,9 +26,9 @@ _STATM = Path("/proc/self/statm")
 class Cost:
     """What it cost a method to answer one window.
 
-    seconds_learn: to learn what came before the window, with what another method had done already; seconds_answer; examples: see
-    `Learned`; peak_mb: most memory of the whole process while learning, MB; release_bytes: what serving needs; index_loss, stale_loss:
-    see `probes`.
+    seconds_learn: to learn what came before the window, with what another method had done already; seconds_answer: to score the window,
+    CPU seconds of all cores together; examples: see `Learned`; peak_mb: most memory of the whole process while learning, MB;
+    release_bytes: what serving needs; index_loss, stale_loss: see `probes`.
     """
 
     seconds_learn: float

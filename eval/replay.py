@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
+from time import thread_time
 
 import numpy as np
 from scipy import sparse
@@ -14,8 +14,9 @@ from eval.methods import Method, Released, Saved
 from eval.protocols import Plan
 from eval.results import Results
 from eval.run import Run
+from eval.side_by_side import side_by_side
 from eval.slices import slices
-from eval.timeline import Block, Learned, Questions, assert_unanswered
+from eval.timeline import Block, Learned, Queries, Questions, assert_unanswered
 from recsys.errors import BadInput
 from recsys.progress import Step, silent
 
@@ -150,18 +151,26 @@ class _Stage:
 
 
 def answer(method: Method, blocks: Iterable[Block], exclude_seen: bool, k: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Ask a method; return ranks (R,), the best `k` of each query (Q, k), and the seconds of the method's own work."""
-    ranks, shown, seconds = [], [], 0.0
-    for queries, start, relevant in blocks:
-        started = perf_counter()
-        scores = method.scores(queries)
-        seconds += perf_counter() - started
-        if scores.shape != (len(queries), queries.n_items):
-            raise AssertionError(f"{method.name} gave scores of shape {scores.shape}, not {(len(queries), queries.n_items)}")
-        metrics.bar(scores, queries.histories.pairs() if exclude_seen else None)
-        ranks.append(metrics.ranks(scores, start, relevant))
-        shown.append(metrics.top(scores, k))
-    return np.concatenate(ranks), np.concatenate(shown), seconds
+    """Ask a method, on every core; return ranks (R,), the best `k` of each query (Q, k), and the CPU seconds of the method's own work."""
+
+    def of(block: Block) -> tuple[np.ndarray, np.ndarray, float]:
+        queries, start, relevant = block
+        scores, seconds = _scores(method, queries, exclude_seen)
+        return metrics.ranks(scores, start, relevant), metrics.top(scores, k), seconds
+
+    ranks, shown, seconds = zip(*side_by_side(of, blocks), strict=True)
+    return np.concatenate(ranks), np.concatenate(shown), sum(seconds)
+
+
+def _scores(method: Method, queries: Queries, exclude_seen: bool) -> tuple[np.ndarray, float]:
+    """Return what a method makes of some queries, with -inf for what may not be recommended, and the CPU seconds that took it."""
+    started = thread_time()
+    scores = method.scores(queries)
+    seconds = thread_time() - started
+    if scores.shape != (len(queries), queries.n_items):
+        raise AssertionError(f"{method.name} gave scores of shape {scores.shape}, not {(len(queries), queries.n_items)}")
+    metrics.bar(scores, queries.histories.pairs() if exclude_seen else None)
+    return scores, seconds
 
 
 def _sampled(plan: Plan, methods: Sequence[Method], matrix: bool | None) -> list[list[Block]]:
@@ -173,9 +182,8 @@ def _sampled(plan: Plan, methods: Sequence[Method], matrix: bool | None) -> list
 
 
 def _recall(method: Method, blocks: Sequence[Block], exclude_seen: bool, k: int) -> float:
-    found = []
-    for queries, start, relevant in blocks:
-        scores = method.scores(queries)
-        metrics.bar(scores, queries.histories.pairs() if exclude_seen else None)
-        found.append(metrics.recall(metrics.ranks(scores, start, relevant), start, k))
-    return float(np.concatenate(found).mean())
+    def of(block: Block) -> np.ndarray:
+        queries, start, relevant = block
+        return metrics.recall(metrics.ranks(_scores(method, queries, exclude_seen)[0], start, relevant), start, k)
+
+    return float(np.concatenate(list(side_by_side(of, blocks))).mean())

@@ -24,6 +24,9 @@ TRIED = np.array([(a, b) for a in range(6) for b in range(6 - a)]) / 5
 BEST = 100
 """The towers' probabilities are taken among their best hundred: what an index can answer."""
 
+SPAN = 16
+"""How many values of a long row are passed over together."""
+
 Votes = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Query, item row and vote, (V,) each, sorted by query."""
 
@@ -75,9 +78,24 @@ def bucket(length: np.ndarray) -> np.ndarray:
 
 def log_total(logits: np.ndarray) -> np.ndarray:
     """Return the log of what a softmax divides by, over the best hundred of each row: (B, n) -> (B, 1)."""
-    best = logits if logits.shape[1] <= BEST else -np.partition(-logits, BEST - 1, axis=1)[:, :BEST]
+    best = logits if logits.shape[1] <= BEST else largest(logits, BEST)
     highest = np.maximum(best.max(axis=1, keepdims=True), -1e30)  # where everything is hidden
     return highest + np.log(np.maximum(np.exp(best - highest).sum(axis=1, keepdims=True), 1e-30))
+
+
+def largest(values: np.ndarray, k: int) -> np.ndarray:
+    """Return the `k` largest values of each row in any order: (B, n) -> (B, k), k <= n.
+
+    In long rows only the `k` spans with the highest tops are looked into: the others hold none of them that these do not hold as well.
+    """
+    columns = values.shape[1] // SPAN
+    if columns > k:
+        spans = values[:, : columns * SPAN].reshape(len(values), SPAN, columns)
+        promising = np.argpartition(spans.max(axis=1), columns - k, axis=1)[:, None, columns - k :]
+        inside = np.take_along_axis(spans, promising, axis=2).reshape(len(values), -1)
+        values = np.concatenate([inside, values[:, columns * SPAN :]], axis=1)
+    found: np.ndarray = np.partition(values, values.shape[1] - k, axis=1)[:, values.shape[1] - k :]
+    return found
 
 
 def shares_of(vote: np.ndarray, query: np.ndarray, n: int) -> np.ndarray:
@@ -101,17 +119,19 @@ def mix(logits: np.ndarray, votes: Votes, popular: np.ndarray, weights: np.ndarr
     query, item, vote = votes
     out = np.isneginf(logits)
     mixed = _mixed(expected(logits), (query, item, shares_of(vote, query, len(logits))), popular.astype(np.float32), weights, again)
-    mixed[out] = -np.inf
+    np.copyto(mixed, -np.inf, where=out)
     return mixed
 
 
 def _mixed(towers: np.ndarray, shares: Votes, popular: np.ndarray, weights: np.ndarray, again: Votes | None) -> np.ndarray:
-    """Weigh probabilities: towers (B, n), which are written to, shares of votes, popular (n,) float32; weights, again as in `mix`."""
+    """Weigh probabilities: towers (B, n), which are written to, shares of votes, popular (n,) float32; again as in `mix`, and so are
+    weights, (B, 2), or (1, 2) for all.
+    """
     query, item, share = shares
     weights = weights.astype(np.float32)
     towers *= 1 - weights.sum(axis=1, keepdims=True)
     towers += weights[:, 1:] * popular
-    towers[query, item] += weights[query, 0] * share
+    towers[query, item] += np.broadcast_to(weights[:, 0], len(towers))[query] * share
     if again is not None:
         towers[again[0], again[1]] *= again[2].astype(np.float32)
     return towers
@@ -150,8 +170,8 @@ def learned(
     return Fusion((before.weights + best) / 2, quality, asked)
 
 
-def blocks(n: int, size: int = 256) -> list[slice]:
-    """Cut so many questions into parts that the caches and the memory can hold."""
+def blocks(n: int, size: int = 32) -> list[slice]:
+    """Cut so many questions into parts that the caches can hold."""
     return [slice(first, min(n, first + size)) for first in range(0, n, size)]
 
 
@@ -164,11 +184,11 @@ def part_of(votes: Votes, part: slice) -> Votes:
 def _gains(logits: np.ndarray, votes: Votes, popular: np.ndarray, target: np.ndarray, again: Votes | None) -> np.ndarray:
     """Return the ndcg@20 of some questions under each of TRIED, (B, 21), ties against us."""
     query, item, vote = votes
-    out, towers = np.isneginf(logits), expected(logits.copy())
+    out, towers = np.nonzero(np.isneginf(logits)), expected(logits.copy())
     shares, popular = (query, item, shares_of(vote, query, len(logits))), popular.astype(np.float32)
     gains = np.zeros((len(logits), len(TRIED)))
     for number, weights in enumerate(TRIED):
-        scores = _mixed(towers.copy(), shares, popular, np.tile(weights, (len(logits), 1)), again)
+        scores = _mixed(towers.copy(), shares, popular, weights[None], again)
         scores[out] = -np.inf
         gains[:, number] = gains_of(scores, target, least=0.0)
     return gains

@@ -7,6 +7,7 @@ The correction subtracts from a candidate's score the log of the probability tha
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -25,12 +26,16 @@ def log_inclusion(frequency: Tensor, draws: int, uniform: int, catalogue: int) -
     return torch.log(-torch.expm1(missed)).clamp(min=-30.0)
 
 
+CELLS = 2**20
+"""Scores in hand at once: so many stay in a core's cache, and no step holds them all."""
+
+
 class SampledSoftmax(torch.autograd.Function):
-    """Weighted mean cross-entropy of P rows over C candidates, with its own backward pass: half the passes over the scores.
+    """Weighted mean cross-entropy of P rows over C candidates, its gradient made on the way: the scores are never all there at once.
 
     score = scale * users @ candidates.T + popularity * share[moment] - log_inclusion, but for a row's own positive, which is
     not corrected. users (P, d), candidates (C, d), scale and popularity (), share (M, C), moment (P,), log_inclusion (C,),
-    own (P,) the column of each row's positive, weight (P,) -> ().
+    own (P,) the column of each row's positive, weight (P,) -> (). In parts, as cut cross-entropy (Wijmans et al., ICLR 2025).
     """
 
     @staticmethod
@@ -46,32 +51,39 @@ class SampledSoftmax(torch.autograd.Function):
         own: Tensor,
         weight: Tensor,
     ) -> Tensor:
-        """Keep softmax - one-hot, weighed, in the place of the scores."""
-        moment = moment % len(share)  # -1 is the last
-        scores = torch.mm(scale * users, candidates.T)
-        scores += (popularity * share - log_inclusion)[moment]
-        row = torch.arange(len(own), device=own.device)
-        positive = scores[row, own] + log_inclusion[own]
-        scores[row, own] = positive
-        highest = scores.amax(1, keepdim=True)
-        scores.sub_(highest).exp_()
-        total = scores.sum(1, keepdim=True)
+        """Return the loss, and keep the gradients of users, candidates, scale and popularity."""
+        d, moments = users.shape[1], len(share)
+        spare = -(d + moments) % 16  # rows that end within a cache line make the products half as slow again
+        seen = torch.cat([scale * users, F.one_hot(moment % moments, moments + spare).to(users)], 1)  # moment -1 is the last
+        offered = torch.cat([candidates, F.pad((popularity * share - log_inclusion).T, (0, spare))], 1)
         weight = weight / weight.sum().clamp(min=1e-9)
-        scores.mul_(weight[:, None] / total)
-        scores[row, own] -= weight
-        ctx.save_for_backward(users, candidates, scale, share, moment, scores)
-        return ((total.log() + highest)[:, 0] - positive) @ weight
+        to_users, to_offered, losses = torch.empty_like(users), torch.zeros_like(offered), torch.empty_like(weight)
+        rows = max(1, CELLS // max(1, len(candidates)))
+        buffer = users.new_empty(min(rows, len(users)), len(candidates))
+        for first in range(0, len(users), rows):
+            part = slice(first, first + rows)
+            mine, much = own[part], weight[part]
+            row = torch.arange(len(mine), device=own.device)
+            scores = torch.mm(seen[part], offered.T, out=buffer[: len(mine)])
+            positive = scores[row, mine] + log_inclusion[mine]
+            scores[row, mine] = positive
+            highest = scores.amax(1, keepdim=True)
+            total = scores.sub_(highest).exp_().sum(1, keepdim=True)
+            losses[part] = (total.log() + highest)[:, 0] - positive
+            slope = scores.mul_(much[:, None] / total)
+            slope[row, mine] -= much
+            to_users[part] = slope @ candidates
+            to_offered.addmm_(slope.T, seen[part])
+        to_scale, to_popularity = (to_users * users).sum(), (to_offered[:, d : d + moments] * share.T).sum()
+        ctx.save_for_backward(to_users.mul_(scale), to_offered[:, :d], to_scale, to_popularity)
+        return losses @ weight
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Give the gradients of users, candidates, scale and popularity."""
-        users, candidates, scale, share, moment, slope = ctx.saved_tensors
         (grad,) = grads
-        pull = slope @ candidates
-        to_popularity = (slope @ share.T).gather(1, moment[:, None]).sum()
-        by = scale * grad
-        return pull * by, (slope.T @ users) * by, (pull * users).sum() * grad, to_popularity * grad, None, None, None, None, None
+        return *(kept * grad for kept in ctx.saved_tensors), None, None, None, None, None
 
 
 class Candidates:
@@ -121,9 +133,9 @@ class NextItem:
     def __call__(self, towers: Towers, batch: Batch) -> Tensor:
         """Return the loss of a batch, ()."""
         pieces = batch.pieces(4)
-        learn = [piece.weight > 0 for piece in pieces]
+        learn = [piece.weight.flatten().nonzero()[:, 0] for piece in pieces]
         target, weight, moment = (
-            torch.cat([getattr(piece, name)[mask] for piece, mask in zip(pieces, learn, strict=True)])
+            torch.cat([getattr(piece, name).flatten()[places] for piece, places in zip(pieces, learn, strict=True)])
             for name in ("target", "weight", "moment")
         )
         rows, log_q, own = (x.to(target.device) for x in self.candidates.draw(target.cpu()))
@@ -131,11 +143,11 @@ class NextItem:
         needed, place = torch.unique(torch.cat([rows, *(piece.item.flatten() for piece in pieces)]), return_inverse=True)
         self.touched = needed
         vectors = towers.items(needed)
-        candidates, *histories = vectors[place].split([len(rows), *(piece.item.numel() for piece in pieces)])
+        candidates, *histories = vectors.index_select(0, place).split([len(rows), *(piece.item.numel() for piece in pieces)])
         users = torch.cat(
             [
-                towers.users(history.view(*piece.item.shape, -1), piece.kind, piece.gap)[mask]
-                for history, piece, mask in zip(histories, pieces, learn, strict=True)
+                towers.users(history.view(*piece.item.shape, -1), piece.kind, piece.gap).flatten(0, 1).index_select(0, places)
+                for history, piece, places in zip(histories, pieces, learn, strict=True)
             ]
         )
         share = self.log_share[:, rows.cpu()].to(users)

@@ -280,7 +280,7 @@ def test_scores_of_the_wrong_shape_are_refused():
 
 def test_seconds_are_those_of_the_method(monkeypatch):
     clock = iter((20, 21))  # the one block of scores
-    monkeypatch.setattr("eval.replay.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("eval.replay.thread_time", lambda: next(clock))
     learning = iter((10, 13))
     monkeypatch.setattr("eval.cost.perf_counter", lambda: next(learning))
     cost = prequential(WORLD, [Spy(borrowed=4.0, examples=7)], window_seconds=DAY, train=1, windows=1).answers["spy"][0][0].cost

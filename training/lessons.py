@@ -47,9 +47,12 @@ def wishes(sessions: Sessions, learn: np.ndarray, time: np.ndarray, neighbours: 
     owner = sessions.whose
     for at in np.split(targets, range(AT_ONCE, len(targets), AT_ONCE)):
         query, item, vote = neighbours.votes(histories(sessions, at, neighbours.newest), time[at], owner[at])
-        order = np.lexsort((-vote, query))
-        query, item, vote = query[order], item[order], vote[order]
-        rank = np.arange(len(query)) - np.searchsorted(query, query)
+        first = np.searchsorted(query, np.arange(len(at)))
+        rank = np.arange(len(query)) - first[query]
+        key = query << 51 | (2**31 - 1 - vote.view(np.int32).astype(np.int64)) << 20 | rank  # the bits of positive votes sort as they do
+        key.sort()  # of integers: far cheaper than to sort by two columns
+        order = first[query] + (key & (2**20 - 1))
+        item, vote = item[order], vote[order]
         best = rank < BEST
         rows, chance = np.zeros((len(at), BEST), np.int32), np.zeros((len(at), BEST))
         rows[query[best], rank[best]], chance[query[best], rank[best]] = item[best], vote[best]

@@ -33,6 +33,7 @@ class RowAdam(torch.optim.Optimizer):
         grad = table.grad.coalesce()  # type: ignore[union-attr]
         rows, slope = grad.indices()[0], grad.values()
         idle = state["steps"] - state["touched"][rows]
-        square = state["square"][rows] * (fading**idle)[:, None] + (1 - fading) * slope**2
-        state["square"][rows], state["touched"][rows] = square, state["steps"]
-        table[rows] -= lr * slope / ((square / (1 - fading ** state["steps"])).sqrt() + eps)
+        square = state["square"].index_select(0, rows).mul_((fading**idle)[:, None]).addcmul_(slope, slope, value=1 - fading)
+        state["square"].index_copy_(0, rows, square)
+        state["touched"][rows] = state["steps"]
+        table.index_add_(0, rows, slope / square.div_(1 - fading ** state["steps"]).sqrt_().add_(eps), alpha=-lr)
