@@ -1,5 +1,8 @@
 """What several tests need: a real Redis, and one thread for torch."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import redis
 import torch
@@ -24,3 +27,23 @@ def store(server):
     store = redis.Redis.from_url(server.url)
     store.flushall()
     return store
+
+
+@pytest.fixture(scope="module")
+def exported_once() -> Iterator[None]:
+    """Export the graph of the tower once: it takes seconds, and the releases of these tests have towers of one shape."""
+    from training import export
+
+    graphs: list[Any] = []
+    honest = export._exported
+
+    def remembered(tower: Any) -> Any:
+        if not graphs:
+            graphs.append(honest(tower))
+        graph = type(graphs[0])()
+        graph.CopyFrom(graphs[0])
+        return export._with_weights(graph, tower)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_exported", remembered)
+        yield

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import ReleaseDamaged
-from recsys.fusion import BEST, FILE, LENGTHS, TRIED, Fusion, Votes, bucket, learned, mix, without
+from recsys.fusion import BEST, FILE, LENGTHS, TRIED, Fusion, Votes, bucket, largest, learned, mix, without
 
 NOBODY: Votes = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 BUCKETS = len(LENGTHS) + 1
@@ -74,6 +74,20 @@ def test_where_everything_is_hidden_nothing_is_recommended_and_nothing_warned_of
         warnings.simplefilter("error")
         found = mix(np.full((1, 3), -np.inf, np.float32), NOBODY, np.ones(3) / 3, np.array([[0.4, 0.3]]))
     assert np.isneginf(found).all()
+
+
+@pytest.mark.parametrize("columns", [5, 79, 80, 81, 95, 96, 1000])
+@pytest.mark.parametrize("kind", ["distinct", "tied", "mostly hidden"])
+def test_the_largest_are_those_of_a_sort(columns: int, kind: str) -> None:
+    rng = np.random.default_rng(columns)
+    values = rng.normal(size=(30, columns)).astype(np.float32)
+    if kind == "tied":
+        values = np.round(values)
+    if kind == "mostly hidden":
+        values[rng.random(values.shape) < 0.97] = -np.inf
+    before = values.copy()
+    assert np.array_equal(np.sort(largest(values, 5), axis=1), np.sort(values, axis=1)[:, -5:])
+    assert np.array_equal(values, before)
 
 
 @pytest.mark.parametrize("weights", [(0.0, 0.0), (0.8, 0.0)])

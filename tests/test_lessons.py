@@ -132,6 +132,15 @@ def test_wishes_are_drawn_from_the_votes_of_all_others_as_often_as_these_say(bac
     assert some > 50
 
 
+def test_threads_and_the_size_of_a_part_change_no_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = world()
+    learn, memory = np.ones(len(whole), bool), knowing(whole)
+    one = wishes(whole, learn, whole.time, memory, np.random.default_rng(5))
+    monkeypatch.setattr("training.lessons.AT_ONCE", 7)
+    assert np.array_equal(one, wishes(whole, learn, whole.time, memory, np.random.default_rng(5), threads=3))
+    assert (one > 0).any()
+
+
 def test_both_readings_have_wishes_for_what_is_learned_and_for_nothing_else() -> None:
     whole = world()
     learn = np.random.default_rng(3).random(len(whole)) < 0.5

@@ -7,6 +7,7 @@ from replay_worlds import DAY, a_log, log_of
 
 from eval.baselines import BASELINES
 from eval.methods import Method, methods
+from eval.side_by_side import side_by_side
 from eval.timeline import Queries, Rules, Timeline
 from eval.towers import MODES
 from recsys.errors import BadInput
@@ -73,6 +74,20 @@ def test_no_answer_of_towers_depends_on_what_happens_later(name):
         answers.append(method.scores(queries)[queries.now < cut * 1000])
     assert len(answers[0]) >= 5
     assert np.allclose(*answers, rtol=1e-4, atol=1e-6)  # the size of a block may turn the last bit
+
+
+@pytest.mark.parametrize("name", [*BASELINES, "replay+ewc", "replay+ewc+neighbours"])
+def test_blocks_that_are_asked_at_once_get_the_answers_of_blocks_asked_one_by_one(name, monkeypatch):
+    world = timeline(a_log(), 8)
+    method = made(name)
+    method.learn(world.lesson(0, 7))
+    questions = world.questions(7, RULES)
+    monkeypatch.setattr("eval.timeline.CELLS", 2 * questions.n_items)
+    blocks = list(questions.blocks())
+    assert len(blocks) >= 6
+    alone = [method.scores(queries) for queries, _, _ in blocks]
+    together = list(side_by_side(method.scores, [queries for queries, _, _ in blocks], cores=4))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
 @pytest.mark.parametrize("name", [*BASELINES, *TOWERS])

@@ -1,5 +1,6 @@
 """Timelines -> what is learned from them: sessions read from both ends, and softened by what neighbours would have wished for."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,8 @@ from recsys.settings import Settings
 BEST = 20
 """Wishes are drawn from so many items, those with the most votes."""
 
-AT_ONCE = 4_000
-"""Events that neighbours are asked about at once; bounds the memory that their answers take."""
+AT_ONCE = 2_000
+"""Events that a thread asks neighbours about at once; bounds the memory that their answers take."""
 
 
 def lessons(sessions: Sessions, learn: np.ndarray, moment: np.ndarray, neighbours: Neighbours, settings: Settings, seed: int) -> Examples:
@@ -25,38 +26,52 @@ def lessons(sessions: Sessions, learn: np.ndarray, moment: np.ndarray, neighbour
     which way it reads.
     """
     limit, share, rng = settings.data.history, settings.training.wishes, np.random.default_rng([seed, 1])
-    wish = wishes(sessions, learn, sessions.time, neighbours, rng) if share else None
+    threads = settings.training.threads
+    wish = wishes(sessions, learn, sessions.time, neighbours, rng, threads) if share else None
     found = examples(sessions, learn, limit, moment, wish)
     if settings.training.both_ways:
         mirror, order = backwards(sessions)
-        wish = wishes(mirror, learn[order], sessions.time[order], neighbours, rng) if share else None
+        wish = wishes(mirror, learn[order], sessions.time[order], neighbours, rng, threads) if share else None
         back = examples(mirror, learn[order], limit, moment[order], wish)
         found = found.join(replace(back, gap=back.gap + np.int8(N_GAPS)))
     return found
 
 
-def wishes(sessions: Sessions, learn: np.ndarray, time: np.ndarray, neighbours: Neighbours, rng: np.random.Generator) -> np.ndarray:
+def wishes(
+    sessions: Sessions, learn: np.ndarray, time: np.ndarray, neighbours: Neighbours, rng: np.random.Generator, threads: int = 1
+) -> np.ndarray:
     """Return draws from what others wish for in the place of each event of `learn` (N,) bool: (N, WISHES) rows, 0 for nothing.
 
     Neighbours are asked with what came before the event, as of its time (N,), ms; its owner's own timeline has no vote. The wishes soften
     the targets: label smoothing (Szegedy et al., CVPR 2016) towards what people in the same place went on to, or distillation (Hinton et
-    al., 2015) from a teacher that needs no training.
+    al., 2015) from a teacher that needs no training. How many threads ask does not change the answer.
     """
     wish = np.zeros((len(sessions), WISHES), np.int32)
     targets = np.flatnonzero(learn & sessions.positive & (sessions.item > 0))
     owner = sessions.whose
-    for at in np.split(targets, range(AT_ONCE, len(targets), AT_ONCE)):
+
+    def drawn(at: np.ndarray, luck: np.ndarray) -> np.ndarray:
         query, item, vote = neighbours.votes(histories(sessions, at, neighbours.newest), time[at], owner[at])
-        first = np.searchsorted(query, np.arange(len(at)))
-        rank = np.arange(len(query)) - first[query]
-        key = query << 51 | (2**31 - 1 - vote.view(np.int32).astype(np.int64)) << 20 | rank  # the bits of positive votes sort as they do
-        key.sort()  # of integers: far cheaper than to sort by two columns
-        order = first[query] + (key & (2**20 - 1))
-        item, vote = item[order], vote[order]
-        best = rank < BEST
-        rows, chance = np.zeros((len(at), BEST), np.int32), np.zeros((len(at), BEST))
-        rows[query[best], rank[best]], chance[query[best], rank[best]] = item[best], vote[best]
-        until = np.cumsum(chance, axis=1)
-        luck = rng.random((len(at), WISHES)) * until[:, -1:]
-        wish[at] = np.take_along_axis(rows, (until[:, None, :] <= luck[:, :, None]).sum(axis=2).clip(max=BEST - 1), axis=1)
+        return _drawn(query, item, vote, luck)
+
+    parts = np.split(targets, range(AT_ONCE, len(targets), AT_ONCE))
+    with ThreadPoolExecutor(threads) as pool:
+        for at, found in zip(parts, pool.map(drawn, parts, [rng.random((len(at), WISHES)) for at in parts]), strict=True):
+            wish[at] = found
     return wish
+
+
+def _drawn(query: np.ndarray, item: np.ndarray, vote: np.ndarray, luck: np.ndarray) -> np.ndarray:
+    """Draw from the best votes of each query, (V,) each and sorted by it, as likely as they say: luck (Q, WISHES) from 0 to 1 -> rows."""
+    first = np.searchsorted(query, np.arange(len(luck)))
+    rank = np.arange(len(query)) - first[query]
+    key = query << 51 | (2**31 - 1 - vote.view(np.int32).astype(np.int64)) << 20 | rank  # the bits of positive votes sort as they do
+    key.sort()  # of integers: far cheaper than to sort by two columns
+    order = first[query] + (key & (2**20 - 1))
+    item, vote = item[order], vote[order]
+    best = rank < BEST
+    rows, chance = np.zeros((len(luck), BEST), np.int32), np.zeros((len(luck), BEST))
+    rows[query[best], rank[best]], chance[query[best], rank[best]] = item[best], vote[best]
+    until = np.cumsum(chance, axis=1)
+    luck = luck * until[:, -1:]
+    return np.take_along_axis(rows, (until[:, None, :] <= luck[:, :, None]).sum(axis=2).clip(max=BEST - 1), axis=1)
