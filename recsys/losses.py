@@ -36,6 +36,7 @@ class SampledSoftmax(torch.autograd.Function):
     score = scale * users @ candidates.T + popularity * share[moment] - log_inclusion, but for a row's own positive, which is
     not corrected. users (P, d), candidates (C, d), scale and popularity (), share (M, C), moment (P,), log_inclusion (C,),
     own (P,) the column of each row's positive, weight (P,) -> (). In parts, as cut cross-entropy (Wijmans et al., ICLR 2025).
+    precision: of what is multiplied, that of the users if none is given; sums are the users'.
     """
 
     @staticmethod
@@ -50,30 +51,37 @@ class SampledSoftmax(torch.autograd.Function):
         log_inclusion: Tensor,
         own: Tensor,
         weight: Tensor,
+        precision: torch.dtype | None = None,
     ) -> Tensor:
         """Return the loss, and keep the gradients of users, candidates, scale and popularity."""
-        d, moments = users.shape[1], len(share)
-        spare = -(d + moments) % 16  # rows that end within a cache line make the products half as slow again
-        seen = torch.cat([scale * users, F.one_hot(moment % moments, moments + spare).to(users)], 1)  # moment -1 is the last
-        offered = torch.cat([candidates, F.pad((popularity * share - log_inclusion).T, (0, spare))], 1)
+        d, moments, precision = users.shape[1], len(share), precision or users.dtype
+        start = (popularity * share - log_inclusion).T
+        coarse = start.to(precision).to(users)
+        starts = [start] if precision == users.dtype else [coarse, start - coarse]  # which together lose nothing
+        when = F.one_hot(moment % moments, moments).to(users)  # moment -1 is the last
+        spare = -(d + moments * len(starts)) % 16  # rows that end within a cache line make the products half as slow again
+        seen = F.pad(torch.cat([scale * users] + [when] * len(starts), 1), (0, spare)).to(precision)
+        offered = F.pad(torch.cat([candidates, *starts], 1), (0, spare)).to(precision)
         weight = weight / weight.sum().clamp(min=1e-9)
-        to_users, to_offered, losses = torch.empty_like(users), torch.zeros_like(offered), torch.empty_like(weight)
+        to_users, losses = torch.empty_like(users), torch.empty_like(weight)
+        to_offered = torch.zeros(offered.shape, dtype=users.dtype, device=users.device)
         rows = max(1, CELLS // max(1, len(candidates)))
         buffer = users.new_empty(min(rows, len(users)), len(candidates))
         for first in range(0, len(users), rows):
             part = slice(first, first + rows)
             mine, much = own[part], weight[part]
             row = torch.arange(len(mine), device=own.device)
-            scores = torch.mm(seen[part], offered.T, out=buffer[: len(mine)])
+            scores = _product(seen[part], offered.T, buffer[: len(mine)])
             positive = scores[row, mine] + log_inclusion[mine]
             scores[row, mine] = positive
             highest = scores.amax(1, keepdim=True)
             total = scores.sub_(highest).exp_().sum(1, keepdim=True)
             losses[part] = (total.log() + highest)[:, 0] - positive
-            slope = scores.mul_(much[:, None] / total)
-            slope[row, mine] -= much
-            to_users[part] = slope @ candidates
-            to_offered.addmm_(slope.T, seen[part])
+            scores.mul_(much[:, None] / total)
+            scores[row, mine] -= much
+            slope = scores.to(precision)
+            to_users[part] = (slope @ offered[:, :d]).to(users)
+            to_offered += slope.T @ seen[part]
         to_scale, to_popularity = (to_users * users).sum(), (to_offered[:, d : d + moments] * share.T).sum()
         ctx.save_for_backward(to_users.mul_(scale), to_offered[:, :d], to_scale, to_popularity)
         return losses @ weight
@@ -83,7 +91,12 @@ class SampledSoftmax(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Give the gradients of users, candidates, scale and popularity."""
         (grad,) = grads
-        return *(kept * grad for kept in ctx.saved_tensors), None, None, None, None, None
+        return *(kept * grad for kept in ctx.saved_tensors), None, None, None, None, None, None
+
+
+def _product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """Multiply matrices into `out`, whose precision may be higher than theirs."""
+    return torch.mm(left, right, out=out) if out.dtype == left.dtype else out.copy_(torch.mm(left, right))
 
 
 class Candidates:
@@ -122,11 +135,11 @@ class NextItem:
 
     What people watch is their taste and what is popular just then. Scores start from the log popularity of the moment
     (log_share (moments, n), a batch says which row), so that the towers need not learn by heart what moves every day.
+    precision: see `SampledSoftmax`.
     """
 
-    def __init__(self, candidates: Candidates, log_share: Tensor):
-        self.candidates = candidates
-        self.log_share = log_share
+    def __init__(self, candidates: Candidates, log_share: Tensor, precision: torch.dtype | None = None):
+        self.candidates, self.log_share, self.precision = candidates, log_share, precision
         self.touched = torch.zeros(0, dtype=torch.int64)
         """The rows that the last batch may move: histories, targets and negatives."""
 
@@ -151,5 +164,6 @@ class NextItem:
             ]
         )
         share = self.log_share[:, rows.cpu()].to(users)
-        loss: Tensor = SampledSoftmax.apply(users, candidates, towers.scale(), towers.popularity, share, moment, log_q, own, weight)
+        how, given = (towers.scale(), towers.popularity), (share, moment, log_q, own, weight, self.precision)
+        loss: Tensor = SampledSoftmax.apply(users, candidates, *how, *given)
         return loss

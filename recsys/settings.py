@@ -59,6 +59,9 @@ class Training(_Section):
     wishes: float = Field(0.5, ge=0, le=1, description="share of targets that are drawn from what neighbours vote for")
     count_half_life: float = Field(1.0, gt=0, description="days after which a view counts half in item popularity")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the products in a step's scores; auto is bfloat16 where the processor multiplies it faster"
+    )
     threads: int = Field(1, ge=1, description="CPU threads to train with; more help only where cores are idle")
 
 
