@@ -38,7 +38,7 @@ LISTS = (
 COSTS = {
     "seconds_learn": ("learning", "s, all windows"),
     "seconds_learn_last": ("last update", "s"),
-    "seconds_answer": ("answering", "s, all windows"),
+    "seconds_answer": ("answering", "CPU s, all windows"),
     "examples": ("examples seen", "all windows"),
     "peak_mb": ("peak memory", "MB"),
     "release_bytes": ("release", "MB"),

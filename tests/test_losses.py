@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 
 from recsys.losses import Candidates, SampledSoftmax, log_inclusion
+from recsys.settings import Training
+from training.fit import precision
 
 ITEMS, DIM = 30, 8
 
@@ -125,7 +127,9 @@ def said_slowly(users, candidates, scale, popularity, share, moment, log_q, own,
     return total / weight.sum()
 
 
-def test_the_loss_and_its_gradients_are_those_of_the_rule_said_slowly():
+@pytest.mark.parametrize("cells", [1, 14, 2**20], ids=["a row at once", "two rows", "all"])
+def test_the_loss_and_its_gradients_are_those_of_the_rule_said_slowly(cells, monkeypatch):
+    monkeypatch.setattr("recsys.losses.CELLS", cells)
     learned, given = question()
     fast, slow = SampledSoftmax.apply(*learned, *given), said_slowly(*learned, *given)
     assert fast.item() == pytest.approx(slow.item(), rel=1e-12)
@@ -144,6 +148,40 @@ def test_high_scores_do_not_overflow():
         learned[2].mul_(300)
     assert SampledSoftmax.apply(*learned, *given).item() == pytest.approx(said_slowly(*learned, *given).item(), rel=1e-12)
     assert all(torch.isfinite(x).all() for x in torch.autograd.grad(SampledSoftmax.apply(*learned, *given), learned))
+
+
+def test_a_lower_precision_moves_little_and_least_of_all_where_scores_start():
+    random = torch.Generator().manual_seed(1)
+    users, candidates = (torch.nn.functional.normalize(torch.randn(n, 64, generator=random), dim=1) for n in (200, 900))
+    learned = [x.requires_grad_() for x in (users, candidates, torch.tensor(15.0), torch.tensor(1.0))]
+    share = torch.linspace(-14, -3, 900).repeat(2, 1) + torch.tensor([[0.0], [0.123]])
+    moment, own = torch.arange(200) % 2, torch.randint(900, (200,), generator=random)
+    given = share, moment, -torch.rand(900, generator=random), own, torch.rand(200, generator=random)
+    whole, low = SampledSoftmax.apply(*learned, *given), SampledSoftmax.apply(*learned, *given, torch.bfloat16)
+    assert low.dtype == torch.float32
+    assert low.item() == pytest.approx(whole.item(), rel=1e-3)
+    for found, expected in zip(torch.autograd.grad(low, learned), torch.autograd.grad(whole, learned), strict=True):
+        assert found.dtype == torch.float32
+        assert (found - expected).norm() < 0.01 * expected.norm()
+    starts = [torch.zeros_like(users), torch.zeros_like(candidates), *learned[2:]]
+    assert SampledSoftmax.apply(*starts, *given, torch.bfloat16).item() == pytest.approx(
+        SampledSoftmax.apply(*starts, *given).item(), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "able", "found"),
+    [
+        ("auto", {"avx512_bf16": True}, torch.bfloat16),
+        ("auto", {"amx_bf16": True, "avx512_bf16": False}, torch.bfloat16),
+        ("auto", {"avx2": True}, torch.float32),
+        ("float32", {"avx512_bf16": True}, torch.float32),
+        ("bfloat16", {}, torch.bfloat16),
+    ],
+)
+def test_the_precision_goes_by_the_processor_unless_it_is_said(asked, able, found, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert precision(Training(precision=asked)) is found
 
 
 def test_what_is_remembered_is_scored_under_the_last_share():
