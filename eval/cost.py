@@ -19,7 +19,7 @@ PROBED = 2_000
 """Queries of a window that the probes ask, at most."""
 
 _OFTEN, _SELDOM = 0.02, 0.5
-"""Seconds between two looks at the memory: first, and after half a minute; where all cores work, fifty looks a second take a tenth of them."""
+"""Seconds between two looks at the memory, at first and after half a minute: where all cores work, fifty looks a second take a tenth."""
 
 _STATM = Path("/proc/self/statm")
 
