@@ -93,7 +93,7 @@ def objective(shares: np.ndarray, lessons: Examples, memory: Memory, settings: S
 def precision(settings: Training) -> torch.dtype:
     """Return in what the scores of a step are multiplied: bfloat16 where that is asked for, or the processor has products for it.
 
-    An update takes a fifth less time so, and a gradient is off by 0.3%, far less than a batch is by its luck.
+    On one thread a step takes a sixth less time so, and a gradient is off by 0.3%, far less than a batch is by its luck.
     """
     able = torch.cpu.get_capabilities()
     native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
