@@ -7,10 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
 
 from recsys.errors import BadInput
 from recsys.index import ItemIndex
-from recsys.settings import Settings, as_toml, load_settings
+from recsys.settings import Settings, Training, as_toml, load_settings
+from training.fit import precision
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = Settings.model_fields
@@ -115,7 +117,7 @@ def test_the_configs_that_come_with_the_project_can_be_read() -> None:
 def test_every_setting_says_what_it_means() -> None:
     described = [name for name in ALL if len(field(name).description or "") > 10]
     assert described == ALL
-    assert len(ALL) == 41
+    assert len(ALL) == 42
 
 
 def field(name: str) -> Any:
@@ -167,6 +169,7 @@ CHANGED: dict[str, tuple[Any, str]] = {
     "training.full_softmax_below": (1000, "fit"),
     "training.both_ways": (False, "fit"),
     "training.wishes": (0.0, "fit"),
+    "training.precision": ("float32" if precision(Training()) is torch.bfloat16 else "bfloat16", "fit"),
     "training.count_half_life": (3.0, "fit"),
     "update.strategy": ("naive", "update"),
     "update.epochs": (2, "update"),
