@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import redis
 import torch
 
 from serving.embedded import EmbeddedRedis
+
+hypothesis.settings.register_profile("the same at every run", derandomize=True)
+hypothesis.settings.load_profile("the same at every run")
 
 
 @pytest.fixture(scope="session", autouse=True)

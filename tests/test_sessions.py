@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recsys.events import CODE, SCHEMA
@@ -19,7 +19,7 @@ def table(*rows: tuple) -> pa.Table:
     """Events given as (user, session, item, minute, type); the last may be left out."""
     full = [(*row, "watch")[:5] for row in rows]
     columns = {
-        "event_id": pa.array([str(n) for n in range(len(full))]),
+        "event_id": pa.array([f"{n:03}" for n in range(len(full))]),
         "user_id": pa.array([row[0] for row in full], pa.string()),
         "item_id": pa.array([row[2] for row in full], pa.string()),
         "timestamp": pa.array([int(row[3] * MINUTE) for row in full], pa.int64()).cast(SCHEMA.field("timestamp").type),
@@ -93,6 +93,7 @@ def test_nothing_makes_no_session() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from("uvw"), st.sampled_from([None, "s", "t"]), st.sampled_from("abc"), st.integers(0, 300)), max_size=30)
 )
+@example([("u", None, "a", 0)] * 8 + [("u", None, "a", 31), ("u", "s", "a", 0), ("u", "s", "a", 31), ("u", None, "a", 0)])
 def test_sessions_hold_every_event_once_and_agree_with_the_rule_said_slowly(rows: list[tuple]) -> None:
     sessions = sessionise(table(*rows), VOCAB)
     assert sorted(sessions.place) == list(range(len(rows)))
