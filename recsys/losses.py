@@ -55,23 +55,22 @@ class SampledSoftmax(torch.autograd.Function):
     ) -> Tensor:
         """Return the loss, and keep the gradients of users, candidates, scale and popularity."""
         d, moments, precision = users.shape[1], len(share), precision or users.dtype
-        start = (popularity * share - log_inclusion).T
-        coarse = start.to(precision).to(users)
-        starts = [start] if precision == users.dtype else [coarse, start - coarse]  # which together lose nothing
-        when = F.one_hot(moment % moments, moments).to(users)  # moment -1 is the last
-        spare = -(d + moments * len(starts)) % 16  # rows that end within a cache line make the products half as slow again
-        seen = F.pad(torch.cat([scale * users] + [when] * len(starts), 1), (0, spare)).to(precision)
-        offered = F.pad(torch.cat([candidates, *starts], 1), (0, spare)).to(precision)
+        moment = moment % moments  # -1 is the last
+        start = popularity * share - log_inclusion
+        spare = -(d + moments) % 16  # rows that end within a cache line make the products half as slow again
+        seen = torch.cat([scale * users, F.one_hot(moment, moments + spare).to(users)], 1).to(precision)
+        offered = candidates.to(precision)
         weight = weight / weight.sum().clamp(min=1e-9)
         to_users, losses = torch.empty_like(users), torch.empty_like(weight)
-        to_offered = torch.zeros(offered.shape, dtype=users.dtype, device=users.device)
+        to_offered = users.new_zeros(len(candidates), seen.shape[1])  # and behind it, to where scores start, by moment
         rows = max(1, CELLS // max(1, len(candidates)))
         buffer = users.new_empty(min(rows, len(users)), len(candidates))
         for first in range(0, len(users), rows):
             part = slice(first, first + rows)
             mine, much = own[part], weight[part]
             row = torch.arange(len(mine), device=own.device)
-            scores = _product(seen[part], offered.T, buffer[: len(mine)])
+            scores = _product(seen[part, :d], offered.T, buffer[: len(mine)])
+            scores += start[moment[part]]  # in full precision: popularity and correction reach from -20 to 0
             positive = scores[row, mine] + log_inclusion[mine]
             scores[row, mine] = positive
             highest = scores.amax(1, keepdim=True)
@@ -80,7 +79,7 @@ class SampledSoftmax(torch.autograd.Function):
             scores.mul_(much[:, None] / total)
             scores[row, mine] -= much
             slope = scores.to(precision)
-            to_users[part] = (slope @ offered[:, :d]).to(users)
+            to_users[part] = (slope @ offered).to(users)
             to_offered += slope.T @ seen[part]
         to_scale, to_popularity = (to_users * users).sum(), (to_offered[:, d : d + moments] * share.T).sum()
         ctx.save_for_backward(to_users.mul_(scale), to_offered[:, :d], to_scale, to_popularity)

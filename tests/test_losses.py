@@ -165,7 +165,7 @@ def test_a_lower_precision_moves_little_and_least_of_all_where_scores_start():
         assert (found - expected).norm() < 0.01 * expected.norm()
     starts = [torch.zeros_like(users), torch.zeros_like(candidates), *learned[2:]]  # nothing but popularity and correction
     whole, low = SampledSoftmax.apply(*starts, *given), SampledSoftmax.apply(*starts, *given, torch.bfloat16)
-    assert low.item() == pytest.approx(whole.item(), rel=1e-3)
+    assert low.item() == pytest.approx(whole.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize(
