@@ -18,9 +18,7 @@ from eval.timeline import Questions
 PROBED = 2_000
 """Queries of a window that the probes ask, at most."""
 
-_OFTEN, _SELDOM = 0.02, 0.5
-"""Seconds between two looks at the memory, at first and after half a minute: where all cores work, fifty looks a second take a tenth."""
-
+_EVERY = 0.02
 _STATM = Path("/proc/self/statm")
 
 
@@ -52,14 +50,12 @@ class Meter:
 
 @contextmanager
 def measured() -> Iterator[Meter]:
-    """Time a block and watch the memory meanwhile, from a thread that looks fifty times a second, and ever more seldom."""
+    """Time a block and watch the memory meanwhile, from a thread that looks fifty times a second."""
     meter, done = Meter(peak_mb=resident_mb()), threading.Event()
 
     def watch() -> None:
-        pause = _OFTEN
-        while not done.wait(pause):
+        while not done.wait(_EVERY):
             meter.peak_mb = max(meter.peak_mb, resident_mb())
-            pause = min(_SELDOM, 1.02 * pause)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
