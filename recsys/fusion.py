@@ -24,6 +24,9 @@ TRIED = np.array([(a, b) for a in range(6) for b in range(6 - a)]) / 5
 BEST = 100
 """The towers' probabilities are taken among their best hundred: what an index can answer."""
 
+FRESH = 7 * 86_400_000
+"""So long after its first event an item is new, in ms."""
+
 SPAN = 16
 """How many values of a long row are passed over together."""
 
@@ -107,6 +110,11 @@ def expected(logits: np.ndarray) -> np.ndarray:
     """Return how likely the towers hold each item to be, (B, n) logits -> (B, n), 0 for what cannot be recommended; in their place."""
     logits -= log_total(logits)
     return np.exp(logits, out=logits)
+
+
+def lifts(first: np.ndarray, now: int, fresh: float) -> np.ndarray:
+    """Return what each item's score is multiplied by: `fresh` where its first event, in ms and 0 for none, is a week old at most, (n,)."""
+    return np.where((first > 0) & (first >= now - FRESH), fresh, 1.0).astype(np.float32)
 
 
 def mix(logits: np.ndarray, votes: Votes, popular: np.ndarray, weights: np.ndarray, again: Votes | None = None) -> np.ndarray:

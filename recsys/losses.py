@@ -30,6 +30,10 @@ CELLS = 2**20
 """Scores in hand at once: so many stay in a core's cache, and no step holds them all."""
 
 
+ROWS, COLUMNS = 32, 256
+"""Rows and candidates are filled up with nothing to multiples of these: products in bfloat16 are compiled anew for every shape."""
+
+
 class SampledSoftmax(torch.autograd.Function):
     """Weighted mean cross-entropy of P rows over C candidates, its gradient made on the way: the scores are never all there at once.
 
@@ -55,17 +59,18 @@ class SampledSoftmax(torch.autograd.Function):
     ) -> Tensor:
         """Return the loss, and keep the gradients of users, candidates, scale and popularity."""
         d, moments, precision = users.shape[1], len(share), precision or users.dtype
-        moment = moment % moments  # -1 is the last
-        start = popularity * share - log_inclusion
+        rest, more = -len(users) % ROWS, -len(candidates) % COLUMNS
+        moment = F.pad(moment % moments, (0, rest))  # -1 is the last
+        own, weight = F.pad(own, (0, rest)), F.pad(weight / weight.sum().clamp(min=1e-9), (0, rest))
+        start = F.pad(popularity * share - log_inclusion, (0, more), value=-torch.inf)
         spare = -(d + moments) % 16  # rows that end within a cache line make the products half as slow again
-        seen = torch.cat([scale * users, F.one_hot(moment, moments + spare).to(users)], 1).to(precision)
-        offered = candidates.to(precision)
-        weight = weight / weight.sum().clamp(min=1e-9)
-        to_users, losses = torch.empty_like(users), torch.empty_like(weight)
-        to_offered = users.new_zeros(len(candidates), seen.shape[1])  # and behind it, to where scores start, by moment
-        rows = max(1, CELLS // max(1, len(candidates)))
-        buffer = users.new_empty(min(rows, len(users)), len(candidates))
-        for first in range(0, len(users), rows):
+        seen = torch.cat([F.pad(scale * users, (0, 0, 0, rest)), F.one_hot(moment, moments + spare).to(users)], 1).to(precision)
+        offered = F.pad(candidates, (0, 0, 0, more)).to(precision)
+        to_users, losses = users.new_empty(len(seen), d), torch.empty_like(weight)
+        to_offered = users.new_zeros(len(offered), seen.shape[1])  # and behind it, to where scores start, by moment
+        rows = max(ROWS, CELLS // max(1, len(offered)) // ROWS * ROWS)
+        buffer = users.new_empty(min(rows, len(seen)), len(offered))
+        for first in range(0, len(seen), rows):
             part = slice(first, first + rows)
             mine, much = own[part], weight[part]
             row = torch.arange(len(mine), device=own.device)
@@ -81,6 +86,7 @@ class SampledSoftmax(torch.autograd.Function):
             slope = scores.to(precision)
             to_users[part] = (slope @ offered).to(users)
             to_offered += slope.T @ seen[part]
+        to_users, to_offered = to_users[: len(users)], to_offered[: len(candidates)]
         to_scale, to_popularity = (to_users * users).sum(), (to_offered[:, d : d + moments] * share.T).sum()
         ctx.save_for_backward(to_users.mul_(scale), to_offered[:, :d], to_scale, to_popularity)
         return losses @ weight

@@ -81,6 +81,12 @@ class NeighbourSettings(_Section):
     fuse: bool = Field(True, description="mix the neighbours' votes into what is recommended")
     share: float = Field(0.4, ge=0, le=0.5, description="their share of an answer until an update has measured a better one")
     popular: float = Field(0.3, ge=0, le=0.5, description="the share of what is popular in an answer, until measured too")
+    fresh: float = Field(
+        1.0,
+        ge=0.01,
+        le=100,
+        description="the score of an item known for a week at most is multiplied by it; above 1 shows more of them",
+    )
 
 
 class Index(_Section):

@@ -5,6 +5,7 @@ import logging
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class Snapshot:
 
     By vocabulary row: vectors (n + 1, d) that histories are read from, prototypes (n + 1, d) that items are found at and bias (n + 1,),
     mapped from files; popularity (n + 1,) as a share of the most popular item's, share (n + 1,) of all that is watched. popular (n,) rows,
-    most popular first; scale: what turns the index's scores into logits; now: the newest event that the release has learned, ms.
+    most popular first; lift (n + 1,): what the fused score of whoever has a history is multiplied by; scale: what turns the index's scores
+    into logits; now: the newest event that the release has learned, ms.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Snapshot:
     popular: np.ndarray
     popularity: np.ndarray
     share: np.ndarray
+    lift: np.ndarray
     index: ItemIndex
     neighbours: Neighbours
     fusion: Fusion | None
@@ -62,6 +65,11 @@ class Snapshot:
     scale: float
     now: int
     user_tower: onnxruntime.InferenceSession
+
+    @cached_property
+    def most_lift(self) -> float:
+        """What an item's score is multiplied by at most."""
+        return float(self.lift.max())
 
     @classmethod
     def load(cls, release: Release) -> "Snapshot":
@@ -81,13 +89,14 @@ class Snapshot:
     def _read(cls, release: Release) -> "Snapshot":
         if release.manifest.get("format") != FORMAT:
             raise ReleaseDamaged(f"release {release.id} was made by another version of recsys; train anew with: recsys fit")
-        items = pq.read_table(release.file("items.parquet"), columns=["item_id", "row", "count", "title"])
+        items = pq.read_table(release.file("items.parquet"), columns=["item_id", "row", "first_seen", "count", "title"])
         if not np.array_equal(items["row"].to_numpy(), np.arange(1, len(items) + 1)):
             raise ReleaseDamaged(
                 f"release {release.id}: the rows of items.parquet are not 1 to {len(items)}; roll back with: recsys rollback"
             )
         config = tomllib.loads(release.file("config.toml").read_text())  # not as Settings: theirs may have changed since
         count = np.concatenate([[0.0], np.nan_to_num(items["count"].to_numpy())])
+        first, now = np.concatenate([[0], items["first_seen"].cast("int64").to_numpy()]), release.manifest["now"]
         return cls(
             id=release.id,
             history=config["data"]["history"],
@@ -99,12 +108,13 @@ class Snapshot:
             popular=1 + np.argsort(-count[1:], kind="stable"),
             popularity=count / max(count.max(), 1e-9),
             share=count / max(count.sum(), 1e-12),
+            lift=fusion.lifts(first, now, config["neighbours"]["fresh"]),
             index=ItemIndex.read(release.folder, towers=release.manifest["towers"]),
             neighbours=Neighbours.read(release.folder),
             fusion=Fusion.read(release.folder) if config["neighbours"]["fuse"] else None,
             again=Again.read(release.folder),
             scale=release.manifest["scale"],
-            now=release.manifest["now"],
+            now=now,
             user_tower=_session(release.file("user_tower.onnx")),
         )
 
@@ -195,9 +205,9 @@ class Snapshot:
         while True:
             rows, by_expert, limit = self._opinions(user, votes, weights, depth, out, had.item)
             by_expert[:, np.searchsorted(rows, had.item)] *= self.again.factors(had)[2]
-            score = by_expert.sum(axis=0)
+            score = by_expert.sum(axis=0) * self.lift[rows]
             best = np.lexsort((rows, -score))[:k]
-            if depth >= len(self.popular) or (len(best) == k and score[best[-1]] > limit):
+            if depth >= len(self.popular) or (len(best) == k and score[best[-1]] > limit * self.most_lift):
                 source = np.array(SOURCES)[by_expert.argmax(axis=0)]
                 return list(zip(rows[best].tolist(), score[best].tolist(), source[best].tolist(), strict=True))
             depth *= 4

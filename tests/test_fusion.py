@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import ReleaseDamaged
-from recsys.fusion import BEST, FILE, LENGTHS, TRIED, Fusion, Votes, bucket, largest, learned, mix, without
+from recsys.fusion import BEST, FILE, LENGTHS, TRIED, Fusion, Votes, bucket, largest, learned, lifts, mix, without
 
 NOBODY: Votes = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 BUCKETS = len(LENGTHS) + 1
@@ -113,6 +113,13 @@ def test_one_strong_voice_or_many_weak_ones_only_shares_of_the_votes_count() -> 
     weights = np.tile([0.4, 0.3], (9, 1))
     loud = mix(logits.copy(), (query, item, 1000 * vote), popular, weights)
     np.testing.assert_allclose(loud, mix(logits.copy(), (query, item, vote), popular, weights), rtol=1e-5)
+
+
+def test_new_is_what_was_first_met_a_week_ago_at_most_and_not_what_was_never_met() -> None:
+    week, now = 7 * 86_400_000, 10**12
+    first = np.array([0, now, now - week, now - week - 1, 1])
+    np.testing.assert_array_equal(lifts(first, now, 1.5), np.float32([1, 1.5, 1.5, 1, 1]))
+    np.testing.assert_array_equal(lifts(first, 1000, 1.5), np.float32([1, 1.5, 1.5, 1.5, 1.5]))  # a log younger than a week
 
 
 def test_votes_for_what_is_hidden_are_left_out() -> None:

@@ -161,6 +161,27 @@ def test_it_holds_for_a_large_catalogue_where_towers_are_sharp(seed: int, publis
             same_list(made, snapshot, [Event("i3", "play", NOW - 5 * DAY), *life(items, length, rng)], k, exclude_seen=True)
 
 
+@pytest.mark.parametrize("fresh", [3.0, 0.2])
+def test_it_holds_where_new_items_are_lifted(fresh: float, publish: Callable[[Candidate], Release]) -> None:
+    """New ones are brought forward, or back, by the factor and by nothing else; also those that no list of the best holds."""
+    items, rng = 600, np.random.default_rng(8)
+    plain = candidate(8, items, people=200)
+    first = np.where(rng.random(items + 1) < 0.3, NOW - 7 * DAY, NOW - 7 * DAY - 1)
+    plain = replace(plain, counts=replace(plain.counts, first=first))
+    neighbours = plain.settings.neighbours.model_copy(update={"fresh": fresh})
+    made = replace(plain, settings=plain.settings.model_copy(update={"neighbours": neighbours}))
+    snapshot, other = Snapshot.load(publish(made)), 0
+    for length in (1, 4, 20):
+        history = [Event("i3", "play", NOW - 5 * DAY), *life(items, length, rng)]
+        before, now = scored(plain, history, True), scored(made, history, True)
+        allowed = ~np.isneginf(before)
+        np.testing.assert_allclose(now[allowed] / before[allowed], np.where(first == NOW - 7 * DAY, fresh, 1.0)[allowed], rtol=1e-5)
+        other += set(np.argsort(-before)[:20]) != set(np.argsort(-now)[:20])
+        for k in (10, 150):
+            same_list(made, snapshot, history, k, exclude_seen=True)
+    assert other == 3
+
+
 def test_it_holds_where_nobody_votes(publish: Callable[[Candidate], Release]) -> None:
     made = replace(candidate(5, 80, people=1), neighbours=Neighbours())
     snapshot, rng = Snapshot.load(publish(made)), np.random.default_rng(5)

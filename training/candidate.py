@@ -101,10 +101,15 @@ class Candidate:
 
     def fused(self, histories: Histories, now: np.ndarray, vectors: Vectors, hidden: Pairs | None) -> np.ndarray:
         """Return what is served, (B, n + 1), -inf for what is hidden: how likely each item is to be next by the mixture of `logits` and
-        `votes`, times what is known of going back to it where somebody had it (recsys.again).
+        `votes`, times what is known of going back to it where somebody had it (recsys.again) and
+        `neighbours.fresh` where it is new.
         """
         logits, votes, had = self.logits(histories, vectors, hidden), self.votes(histories, now, hidden), again.returns(histories)
-        return fusion.mix(logits, votes, self.counts.share(), self.fusion.of(np.diff(histories.start)), self.again.factors(had))
+        length, fresh = np.diff(histories.start), self.settings.neighbours.fresh
+        scores = fusion.mix(logits, votes, self.counts.share(), self.fusion.of(length), self.again.factors(had))
+        if fresh != 1:
+            scores[length > 0] *= fusion.lifts(self.counts.first, self.counts.now, fresh)  # the others are shown what is popular
+        return scores
 
     def bias(self) -> np.ndarray:
         """What each row's score starts from, whoever asks: its current popularity, weighed as the towers learned to, (n + 1,)."""
