@@ -93,7 +93,7 @@ class Question:
             "cycles": self.cycles,
             "methods": listed(self.methods),
             "ks": list(self.ks),
-            "exclude_seen": self.exclude_seen,
+            "exclude_seen": self.exclude_seen and self.protocol != "ader",  # whose rule is another
             "filter_unseen": self.filter_unseen,
             "seeds": self.seeds,
             "matrix": self.matrix,

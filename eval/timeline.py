@@ -162,7 +162,7 @@ class Timeline:
         kept = self.events.filter(pc.is_in(self.events["event_type"], value_set=pa.array(sorted(HISTORY))))
         self.vocab = Vocabulary(in_order_of_appearance(kept["item_id"]))
         self.catalogue = catalogue or {}
-        self.sessions = sessionise(self.events, self.vocab, gap)
+        self.sessions = sessionise(self.events, self.vocab, gap, undo=False)  # nobody knew then what would be undone
 
     def __len__(self) -> int:
         return len(self.begins)

@@ -1,6 +1,6 @@
 """What happened: one schema for every room, and what each event type means."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,10 @@ EVENT_TYPES = ("impression", "click", "play", "watch", "complete", "like", "disl
 POSITIVE = frozenset({"click", "play", "watch", "complete", "like", "add_to_list"})
 NEGATIVE = frozenset({"dislike", "skip"})
 HISTORY = POSITIVE | NEGATIVE
-"""Types that belong to a person's history; impressions and undos do not."""
+"""Types that belong to a person's history; an impression does not, and an undo takes one of them back (see `taken_back`)."""
+
+PROFILE = HISTORY | {"undo"}
+"""Types that a profile holds."""
 
 SCHEMA = pa.schema(
     [
@@ -33,6 +36,7 @@ SCHEMA = pa.schema(
 CODE = {name: code for code, name in enumerate(EVENT_TYPES)}
 IS_POSITIVE = np.array([name in POSITIVE for name in EVENT_TYPES])
 IS_HISTORY = np.array([name in HISTORY for name in EVENT_TYPES])
+UNDO = CODE["undo"]
 
 _KEYS = ("recsys-event-id0", "recsys-event-id1")  # pandas wants 16 bytes
 _IDENTITY = ("user_id", "session_id", "item_id", "timestamp", "event_type", "value")
@@ -46,6 +50,25 @@ def derive_event_ids(columns: pd.DataFrame) -> np.ndarray:
     frame = columns[list(_IDENTITY)].astype({"timestamp": "int64", "value": "float32"})
     halves = [pd.util.hash_pandas_object(frame, index=False, hash_key=key).to_numpy() for key in _KEYS]
     return np.array([f"{a:016x}{b:016x}" for a, b in zip(*halves, strict=True)], dtype=object)
+
+
+def taken_back(what: Iterable[Hashable], undo: Iterable[bool]) -> list[int]:
+    """Return the places of events that count for nothing: every undo, and what it takes back.
+
+    what: whose and which item each event is about, oldest first, an undo behind all others of its moment; undo: which events are undos.
+    One takes back the newest event before it that is about the same and was not taken back yet; where there is none it says nothing. So
+    the last word before a dislike counts again when the dislike is undone.
+    """
+    standing: dict[Hashable, list[int]] = {}
+    gone = []
+    for place, (key, is_undo) in enumerate(zip(what, undo, strict=True)):
+        if not is_undo:
+            standing.setdefault(key, []).append(place)
+            continue
+        gone.append(place)
+        if standing.get(key):
+            gone.append(standing[key].pop())
+    return gone
 
 
 def owners(table: pa.Table) -> pa.ChunkedArray:

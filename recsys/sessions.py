@@ -54,18 +54,21 @@ class Sessions:
         return np.repeat(np.arange(len(self.owners)), np.diff(self.start))
 
 
-def sessionise(table: pa.Table, vocab: Vocabulary, gap: float = SESSION_GAP) -> Sessions:
+def sessionise(table: pa.Table, vocab: Vocabulary, gap: float = SESSION_GAP, undo: bool = True) -> Sessions:
     """Sort events into each owner's timeline and cut it into sessions.
 
     The owner is the user, or the session itself where nobody is signed in. A session ends where the log's own
-    session id changes or, where it has none, after `gap` seconds of silence. Impressions and undos are left out.
+    session id changes or, where it has none, after `gap` seconds of silence. Impressions are left out, and so is what was
+    undone (recsys.events.taken_back); without `undo` that stays, as it stood before anybody took it back.
     """
     codes = events.type_codes(table["event_type"])
-    keep = np.flatnonzero(events.IS_HISTORY[codes])
+    keep = np.flatnonzero(events.IS_HISTORY[codes] | (undo & (codes == events.UNDO)))
     table, codes = table.take(keep), codes[keep]
     owner, names = _owners(table)
     time = events.milliseconds(table)
     order = _order(owner, time, table["event_id"])
+    if (codes == events.UNDO).any():
+        order = _standing(order, owner, time, _codes(table["item_id"]), codes == events.UNDO)
     owner, time, codes = owner[order], time[order], codes[order]
     count = np.bincount(owner, minlength=len(names))
     return Sessions(
@@ -125,6 +128,15 @@ def _order(owner: np.ndarray, time: np.ndarray, ids: pa.ChunkedArray) -> np.ndar
     rank = np.zeros(len(order), np.int64)
     rank[tied] = pc.rank(ids.take(tied), "ascending", tiebreaker="dense").to_numpy() if len(tied) else 0
     return np.lexsort((rank, time, owner))
+
+
+def _standing(order: np.ndarray, owner: np.ndarray, time: np.ndarray, item: np.ndarray, undo: np.ndarray) -> np.ndarray:
+    """Return `order`, the places of events by owner and time, without undos and what they take back; the others (N,) by place."""
+    about = owner * (int(item.max()) + 1) + item
+    order = order[np.lexsort((undo[order], time[order], owner[order]))]
+    concerned = np.flatnonzero(np.isin(about[order], about[undo]))  # few: they are gone through one by one
+    gone = events.taken_back(about[order[concerned]].tolist(), undo[order[concerned]].tolist())
+    return np.delete(order, concerned[gone])
 
 
 def _owners(table: pa.Table) -> tuple[np.ndarray, list[str]]:

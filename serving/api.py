@@ -29,7 +29,7 @@ from recsys.progress import bar
 from recsys.settings import Settings
 from serving.embedded import redis_address
 from serving.engine import Engine, ItemNotFound, Snapshot
-from serving.profiles import Event, Profiles, StreamFull, connect
+from serving.profiles import Event, Profiles, StreamFull, connect, standing
 from serving.warm import warm
 
 BATCH = 500
@@ -262,7 +262,7 @@ async def recommend(
 async def recommend_for_history(request: Request, body: RecommendIn) -> Response:
     """Recommend items for the history in the request."""
     now = time.time()
-    history = sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp)
+    history = standing(sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp))
     snapshot = _snapshot(request)
     return _answer(snapshot, snapshot.recommend(history, body.k, _seen(request, body.exclude_seen), body.exclude_items))
 

@@ -114,9 +114,9 @@ class Profiles:
         return [answer == 1 for answer in answers]
 
     async def read(self, owner: str) -> list[Event]:
-        """Return the newest events of a user (or of "session:ID"), oldest first."""
+        """Return the newest events of a user (or of "session:ID"), oldest first, without what was undone."""
         found = await self.client.zrange(profile_keys(self.tenant, owner)[0], 0, -1, withscores=True)
-        return [_event(member, int(time)) for member, time in cast(list[tuple[bytes, float]], found)]
+        return standing([_event(member, int(time)) for member, time in cast(list[tuple[bytes, float]], found)])
 
     async def _run(self, batch: Sequence[Event]) -> list:
         now = int(time.time() * 1000)
@@ -124,7 +124,7 @@ class Profiles:
         async with self.client.pipeline(transaction=False) as pipeline:
             for event in batch:
                 stored = {**asdict(event), "event_id": event.id}
-                kept = member(event) if event.event_type in events.HISTORY else b""
+                kept = member(event) if event.event_type in events.PROFILE else b""
                 words = (event.id, now, event.timestamp, kept, orjson.dumps(stored), *limits)
                 pipeline.evalsha(self._sha, 3, *profile_keys(self.tenant, event.owner), *words)
             return await pipeline.execute(raise_on_error=False)
@@ -140,6 +140,15 @@ def profile_keys(tenant: str, owner: str) -> tuple[str, str, str]:
 def stream_key(tenant: str, partition: int) -> str:
     """Return the key of a partition's event stream."""
     return f"{{{tenant}:{partition}}}:events"
+
+
+def standing(history: list[Event]) -> list[Event]:
+    """Return a history, oldest first, without undos and what they take back (recsys.events.taken_back)."""
+    if not any(event.event_type == "undo" for event in history):
+        return history
+    history = sorted(history, key=lambda event: (event.timestamp, event.event_type == "undo"))
+    gone = set(events.taken_back((event.item_id for event in history), (event.event_type == "undo" for event in history)))
+    return [event for place, event in enumerate(history) if place not in gone]
 
 
 def connect(url: str) -> redis.asyncio.Redis:

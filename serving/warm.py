@@ -12,7 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from recsys.events import HISTORY, milliseconds, owners
+from recsys.events import PROFILE, milliseconds, owners
 from recsys.home import Home
 from recsys.log import SEGMENT_ROWS, Log, Position
 from recsys.progress import Step, silent
@@ -66,9 +66,9 @@ def _warmed(mark: bytes | None, log: Log, serving: Serving) -> int:
 
 
 def _lately(table: pa.Table, limit: int) -> pa.Table:
-    """Return each owner's newest `limit` history events, by owner, then oldest first."""
+    """Return each owner's newest `limit` events that belong into a profile, by owner, then oldest first."""
     owner = owners(table)
-    wanted = pc.is_in(table["event_type"], value_set=pa.array(sorted(HISTORY)))
+    wanted = pc.is_in(table["event_type"], value_set=pa.array(sorted(PROFILE)))
     table = table.append_column("owner", owner).filter(wanted)
     table = table.sort_by([(name, "ascending") for name in ("owner", "timestamp", "event_id")])
     _, count = np.unique(table["owner"].combine_chunks().dictionary_encode().indices.to_numpy(), return_counts=True)

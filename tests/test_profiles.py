@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -51,7 +52,7 @@ def test_a_profile_holds_item_ids_and_types_oldest_first(server, store):
 
 
 EVENTS = st.lists(
-    st.tuples(st.integers(0, 6), st.sampled_from(["heat", "alien"]), st.sampled_from(["play", "dislike", "impression"])),
+    st.tuples(st.integers(0, 6), st.sampled_from(["heat", "alien"]), st.sampled_from(["play", "dislike", "impression", "undo"])),
     min_size=1,
     max_size=9,
 )
@@ -69,7 +70,8 @@ def test_any_order_and_any_repeats_end_in_the_profile_of_the_events_in_order(ser
     store.flushall()
     new, profile = merge_all(server, [arrival[:cut], arrival[cut:]], limit=limit)
     assert profile == expected
-    assert len(profile) == min(limit, sum(e.event_type != "impression" for e in in_order))
+    held = store.zcard(profile_keys("t", "ann")[0])
+    assert held == min(limit, sum(e.event_type != "impression" for e in in_order))
     assert sum(new) == len(in_order) == stream_length(store)
 
 
@@ -92,11 +94,22 @@ def test_a_late_event_older_than_a_full_profile_leaves_it_as_it_is(server, store
     assert stream_length(store) == 3
 
 
-def test_impressions_and_undos_reach_the_stream_but_not_the_profile(server, store):
+def test_impressions_reach_the_stream_but_not_the_profile(server, store):
     new, profile = merge_all(server, [[play("heat", 1, event_type="impression"), play("heat", 2, event_type="undo")]])
     assert new == [True, True]
     assert profile == []
     assert stream_length(store) == 2
+
+
+def test_an_undo_takes_back_the_last_word_before_it_and_only_that(server, store):
+    words = [play("heat", 1), play("alien", 2), play("heat", 3, event_type="dislike"), play("heat", 4, event_type="undo")]
+    for arrival in itertools.permutations(words):
+        store.flushall()
+        new, profile = merge_all(server, [list(arrival)])
+        assert new == [True] * 4
+        assert [(event.item_id, event.event_type) for event in profile] == [("heat", "play"), ("alien", "play")]
+    _, profile = merge_all(server, [[play("heat", 5, event_type="undo"), play("heat", 6, event_type="undo")]])
+    assert [event.item_id for event in profile] == ["alien"]
 
 
 def test_sessions_without_a_user_have_profiles_of_their_own(server, store):

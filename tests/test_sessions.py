@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -73,6 +74,30 @@ def test_who_is_not_signed_in_is_their_session() -> None:
     sessions = sessionise(table((None, "1", "a", 0), (None, "2", "b", 1), (None, "1", "c", 2), ("1", None, "d", 3)), VOCAB)
     assert told(sessions) == ["ac", "b", "d"]
     assert sessions.owners == ["session:1", "session:2", "1"]
+
+
+UNDONE = [
+    ("u", None, "a", 0),
+    ("u", None, "a", 1, "dislike"),
+    ("u", None, "b", 2),
+    ("v", None, "a", 2, "undo"),  # somebody else, who has nothing to take back
+    ("u", None, "a", 3, "undo"),  # the dislike; the word before it counts again
+    ("u", None, "b", 3),
+    ("u", None, "c", 4, "undo"),  # of nothing
+    ("u", None, "c", 5),
+    ("u", None, "b", 5, "undo"),  # the newer of the two
+    ("u", None, "b", 6, "undo"),  # and the older
+    ("u", None, "b", 6, "like"),  # of the same moment: an undo stands behind it and takes it back
+]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_undo_takes_the_last_word_back_whatever_order_the_log_has(seed: int) -> None:
+    rows = [UNDONE[n] for n in np.random.default_rng(seed).permutation(len(UNDONE))]
+    sessions = sessionise(table(*rows), VOCAB)
+    assert "".join(told(sessions)) == "abc"  # the like is gone, so the second undo of b took nothing else: one play of it stands
+    assert [rows[place] for place in sessions.place] == [UNDONE[0], UNDONE[2], UNDONE[7]]
+    assert len(sessionise(table(*rows), VOCAB, undo=False)) == 6
 
 
 def test_impressions_and_undos_are_left_out_and_dislikes_are_not_positive() -> None:
