@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.measure import Figure, scratch
 from recsys import fusion
-from recsys.again import Again
+from recsys.again import Again, Returns
 from recsys.batches import ItemCounts
 from recsys.events import CODE
 from recsys.fusion import Fusion
@@ -26,6 +26,8 @@ from training.prototypes import Prototypes
 
 ITEMS, HISTORY, K, PEOPLE = 20_000, 50, 20, 200_000
 NOW = 1_700_000_000_000
+NO_ROWS = np.zeros(0, np.int64)
+NOTHING = Returns(NO_ROWS, NO_ROWS, NO_ROWS)
 
 
 def run(quick: bool = False) -> list[Figure]:
@@ -49,7 +51,7 @@ def run(quick: bool = False) -> list[Figure]:
             moments.append(perf_counter())
             snapshot.index.search(user, max(K, fusion.BEST) + len(out))
             moments.append(perf_counter())
-            found = snapshot._fused(user[0], past, K, out)  # asks neighbours and index again
+            found = snapshot._fused(user[0], past, NOTHING, NO_ROWS, K, out)  # asks neighbours and index again
             moments.append(perf_counter())
             whole[n], tower[n], votes[n], search[n], fuse[n] = np.diff(moments) * 1000
             fuse[n] -= votes[n] + search[n]

@@ -280,8 +280,7 @@ class TowersMethod(_OfLine):
 
     def _people(self, histories: Histories, vectors: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Return the unit vector of each history, (B, d), read from item vectors; items without one are passed over."""
-        past = self._known(histories, bias).newest(self.candidate.settings.data.history)
-        return self.candidate.towers.user_vectors(past, vectors)
+        return self.candidate.towers.user_vectors(self.candidate.readable(self._known(histories, bias)), vectors)
 
     def _known(self, histories: Histories, bias: np.ndarray) -> Histories:
         return histories.where(np.append(np.isfinite(bias), False)[np.minimum(histories.item, len(bias))])

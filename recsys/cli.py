@@ -29,6 +29,12 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Public data sets to try things on.")
 app.add_typer(data_app, name="data")
+keys_app = typer.Typer(
+    no_args_is_help=True,
+    help="API keys. While a home has none, `recsys serve` listens on this machine alone and lets everybody in; from the first key on, "
+    "every request needs one.",
+)
+app.add_typer(keys_app, name="keys")
 
 _HomeOption = Annotated[
     Path, typer.Option("--home", "-H", envvar="RECSYS_HOME", help="The folder with log/, releases/, redis/. Made when first written to.")
@@ -241,6 +247,47 @@ def serve(
 
     given = [f"serving.{name}={value}" for name, value in (("host", host), ("port", port)) if value is not None]
     run(Home(home), _settings(home, config, [*(set or []), *given]), json=json)
+
+
+@keys_app.command("add")
+def keys_add(
+    name: Annotated[str, typer.Argument(help="Whose key it is, such as app or dashboard.")],
+    scopes: Annotated[
+        str, typer.Option(help="What it may: read (recommendations), write (events), admin (items, people); comma-separated.")
+    ] = "read,write",
+    rate: Annotated[float, typer.Option(help="Requests a second at most; 0 for as many as come.")] = 0.0,
+    home: _HomeOption = HOME,
+    json: _JsonOption = False,
+) -> None:
+    """Make a key and print it: this once, for only its hash is stored. Send it as: authorization: Bearer KEY."""
+    from serving.keys import Keys
+
+    secret = Keys(Home(home).keys).add(name, scopes, rate)
+    _show({"name": name, "key": secret}, json, f"{secret}\nThis is the only time it is shown. Send it as: authorization: Bearer KEY")
+
+
+@keys_app.command("list")
+def keys_list(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
+    """List the keys: whose, what they may, how often, since when."""
+    from serving.keys import Keys
+
+    found = Keys(Home(home).keys).all()
+    table = Table("name", "scopes", "requests/s", "created", box=None)
+    for key in found:
+        table.add_row(key.name, ", ".join(key.scopes), f"{key.rate:g}" if key.rate else "any", key.created[:16])
+    rows = [{"name": key.name, "scopes": list(key.scopes), "rate": key.rate, "created": key.created} for key in found]
+    _show(rows, json, table if found else "no keys: only this machine is served; make one with: recsys keys add NAME")
+
+
+@keys_app.command("remove")
+def keys_remove(
+    name: Annotated[str, typer.Argument(help="The key to make worthless.")], home: _HomeOption = HOME, json: _JsonOption = False
+) -> None:
+    """Make a key worthless; running servers notice within a second."""
+    from serving.keys import Keys
+
+    Keys(Home(home).keys).remove(name)
+    _show({"removed": name}, json, f"removed {name}")
 
 
 @app.command()

@@ -17,6 +17,7 @@ class Home:
         self.releases = self.path / "releases"
         self.redis = self.path / "redis"
         self.reports = self.path / "reports"
+        self.keys = self.path / "keys" / "keys.json"
         self.config = self.path / "config.toml"
 
     def __repr__(self) -> str:

@@ -1,15 +1,16 @@
 """The HTTP API: routes that check what comes in and say what goes out; the deciding is done in the engine."""
 
 import asyncio
+import ipaddress
 import logging
 import os
 import signal
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import faiss
 import orjson
@@ -29,6 +30,8 @@ from recsys.progress import bar
 from recsys.settings import Settings
 from serving.embedded import redis_address
 from serving.engine import Engine, ItemNotFound, Snapshot
+from serving.guard import REFUSALS, Guard
+from serving.keys import Keys
 from serving.profiles import Event, Profiles, StreamFull, connect, standing
 from serving.warm import warm
 
@@ -48,6 +51,8 @@ WRITE_BUDGET = 2.0
 """Seconds that an event waits for Redis before it is refused."""
 
 _log = logging.getLogger("recsys.api")
+
+T = TypeVar("T")
 
 AWAY = (RedisError, OSError, TimeoutError)
 
@@ -169,6 +174,26 @@ class Accepted(BaseModel):
     request_id: str
 
 
+class SignIn(_Body):
+    """Which session turned out to be the user's."""
+
+    session_id: Id
+
+
+class Moved(BaseModel):
+    """How much the user's profile gained."""
+
+    moved: int = Field(description="events of the session; they count for the user from the next recommendation on")
+    request_id: str
+
+
+class Deleted(BaseModel):
+    """What became of a profile."""
+
+    deleted: bool = Field(description="false where there was none")
+    request_id: str
+
+
 class Releases(BaseModel):
     """Which release answers, and which could."""
 
@@ -230,14 +255,22 @@ async def add_events(
 ) -> Response:
     """Take one event or a batch of up to 500. One that is invalid refuses the whole batch, and nothing of it is stored."""
     batch = [event.as_event() for event in (body if isinstance(body, list) else [body])]
-    try:
-        async with asyncio.timeout(WRITE_BUDGET):
-            new = await request.app.state.profiles.merge(batch)
-    except StreamFull as error:
-        raise _not_now(str(error)) from None
-    except AWAY:
-        raise _not_now("Redis is away, the events are not acknowledged; send them again, with the same event ids if they had any") from None
+    new = await _written(request.app.state.profiles.merge(batch))
     return _json({"accepted": sum(new), "duplicates": len(new) - sum(new), "request_id": _request_id()})
+
+
+@v1.post("/users/{user_id:id}/merge", response_model=Moved, tags=["people"])
+async def sign_in(request: Request, user_id: Annotated[UserId, Path()], body: SignIn) -> Response:
+    """Say who is behind a session: what it did so far moves into the user's profile. Done twice, it changes nothing more."""
+    return _json({"moved": await _written(request.app.state.profiles.sign_in(body.session_id, user_id)), "request_id": _request_id()})
+
+
+@v1.delete("/users/{user_id:id}", response_model=Deleted, tags=["people"])
+async def delete_user(
+    request: Request, user_id: Annotated[Id, Path(description='a user, or "session:ID" for somebody who is not signed in')]
+) -> Response:
+    """Delete a profile. What happened up to now does not come back into it; the event log is not touched."""
+    return _json({"deleted": await _written(request.app.state.profiles.remove(user_id)), "request_id": _request_id()})
 
 
 @v1.get("/recommend/{user_id:id}", response_model=Answer, tags=["recommend"])
@@ -333,16 +366,36 @@ def create_app(home: Home, settings: Settings) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.add_middleware(Guard, keys=Keys(home.keys))
     app.state.exclude_seen = serving.exclude_seen
     app.include_router(v1)
     app.include_router(health)
     app.add_exception_handler(RequestValidationError, _refuse)
+    described = app.openapi
+    app.openapi = lambda: _with_keys(described())  # type: ignore[method-assign]
     return app
+
+
+def _with_keys(openapi: dict[str, Any]) -> dict[str, Any]:
+    """Add what the guard before all routes may say."""
+    openapi.setdefault("components", {})["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "A key of this home (recsys keys add); none while it has none."},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for path, operations in openapi["paths"].items():
+        if path.startswith("/v1/"):
+            for operation in operations.values():
+                operation["security"] = [{}, {"bearer": []}, {"header": []}]
+                for status, why in REFUSALS.items():
+                    operation["responses"].setdefault(str(status), {"description": why, "content": problem})
+    return openapi
 
 
 def run(home: Home, settings: Settings, json: bool = False) -> None:
     """Serve one home until SIGINT or SIGTERM; print one line, or one line of JSON, once it is up."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    _safe(settings.serving.host, Keys(home.keys))
     with _listen(settings.serving.host, settings.serving.port) as listener, redis_address(home, settings) as url:
         known = settings.model_copy(update={"serving": settings.serving.model_copy(update={"redis_url": url})})
         loaded = _warm(url, home, settings, json)
@@ -389,6 +442,21 @@ def _warm(url: str, home: Home, settings: Settings, quiet: bool) -> int:
         return 0
 
 
+def _safe(host: str, keys: Keys) -> None:
+    """Refuse to let a network in that needs no key."""
+    if len(keys):
+        return
+    try:
+        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return  # `_listen` says what is wrong with it
+    if not all(ipaddress.ip_address(address.split("%")[0]).is_loopback for address in addresses):
+        raise BadInput(
+            f"{host} can be reached from other machines, and this home has no API keys; make one with: recsys keys add NAME, "
+            "or serve this machine alone with --host 127.0.0.1"
+        )
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -396,6 +464,17 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise BadInput(f"cannot serve on {host}:{port}: {why}; choose another with --host and --port (0 picks a free port)") from None
+
+
+async def _written(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for a change in Redis; what it does not acknowledge in time is said so, never lost in silence."""
+    try:
+        async with asyncio.timeout(WRITE_BUDGET):
+            return await work
+    except StreamFull as error:
+        raise _not_now(str(error)) from None
+    except AWAY:
+        raise _not_now("Redis is away, nothing is acknowledged; send it again, events with the same event ids if they had any") from None
 
 
 def _snapshot(request: Request) -> Snapshot:

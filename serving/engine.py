@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 import pyarrow.parquet as pq
 
-from recsys import again, events, fusion
+from recsys import again, events, fusion, refused
 from recsys.again import Again, Returns
 from recsys.errors import RecsysError, ReleaseDamaged
 from recsys.fusion import Fusion, Votes
@@ -43,8 +43,8 @@ class Snapshot:
 
     By vocabulary row: vectors (n + 1, d) that histories are read from, prototypes (n + 1, d) that items are found at and bias (n + 1,),
     mapped from files; popularity (n + 1,) as a share of the most popular item's, share (n + 1,) of all that is watched. popular (n,) rows,
-    most popular first; lift (n + 1,): what the fused score of whoever has a history is multiplied by; scale: what turns the index's scores
-    into logits; now: the newest event that the release has learned, ms.
+    most popular first; lift (n + 1,): what the fused score of whoever has a history is multiplied by; kinds: how many events of each type
+    the towers have learned from; scale: what turns the index's scores into logits; now: the newest event that the release has learned, ms.
     """
 
     id: str
@@ -62,6 +62,7 @@ class Snapshot:
     neighbours: Neighbours
     fusion: Fusion | None
     again: Again
+    kinds: np.ndarray
     scale: float
     now: int
     user_tower: onnxruntime.InferenceSession
@@ -113,6 +114,7 @@ class Snapshot:
             neighbours=Neighbours.read(release.folder),
             fusion=Fusion.read(release.folder) if config["neighbours"]["fuse"] else None,
             again=Again.read(release.folder),
+            kinds=np.array(release.manifest["kinds"], np.int64),
             scale=release.manifest["scale"],
             now=now,
             user_tower=_session(release.file("user_tower.onnx")),
@@ -139,7 +141,8 @@ class Snapshot:
     ) -> list[dict[str, Any]]:
         """Return up to `k` items for a history (oldest first), best first: item_id, score, source, title where known.
 
-        An item whose newest event is a dislike or a skip stays out even where seen items are allowed. The score is how likely the item is
+        An item whose newest event is a dislike or a skip stays out even where seen items are allowed; near copies of what is disliked stay
+        out as well, and what is like it comes later (recsys.refused). The score is how likely the item is
         to be next, and the source ("tower", "neighbours" or "popular") who says most for it; of what is in the history already it is
         multiplied by what is known of going back to it, and may exceed 1. Without fusion the score of "tower" is the towers' inner product
         plus what the item's popularity, and going back to it, adds. For whom nothing is known, and at the end of a long list, "popular" is
@@ -155,14 +158,17 @@ class Snapshot:
         answer: list[dict[str, Any]] = []
         if len(known):
             time = np.array([history[place].timestamp for place in known.tolist()], np.int64)
-            newest = slice(-self.history, None)
-            user = self._user(rows[known][newest], kinds[known][newest], gap_buckets(time[newest]))
             past = Histories(np.array([0, len(known)]), rows[known], kinds[known], time)
+            read = refused.readable(past, self.kinds).newest(self.history)
+            user = self._user(read.item, read.kind, gap_buckets(read.time))
             had = again.returns(past)
             allowed = ~np.isin(had.item, out)
             had = Returns(had.query[allowed], had.item[allowed], had.place[allowed])
-            found = self._alone(user, had, k, out) if self.fusion is None else self._fused(user, past, had, k, out)
-            answer = [self._item(*each) for each in found]
+            disliked = refused.disliked(past)[1]
+            ask = self._alone if self.fusion is None else self._fused
+            answer = [self._item(*each) for each in ask(user, past, had, disliked, k, out)]
+            if len(answer) < k and len(disliked):
+                barred.update(np.flatnonzero(self._pushed(disliked, np.arange(len(self.vectors))) == 0).tolist())
         return answer + self._popular(k - len(answer), barred | {self.vocab.row(item["item_id"]) for item in answer})
 
     def similar(self, item_id: str, k: int) -> list[dict[str, Any]]:
@@ -175,7 +181,9 @@ class Snapshot:
         return [self._item(near, score, "tower") for near, score in self._nearest(self.prototypes[row], k, np.array([row]), biased=False)]
 
     def _user(self, rows: np.ndarray, kinds: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-        """Run the user tower on one history: (L,) each -> (d,)."""
+        """Run the user tower on one history: (L,) each -> (d,), zeros where there is nothing to read."""
+        if not len(rows):
+            return np.zeros(self.vectors.shape[1], np.float32)
         feed = {
             "items": np.ascontiguousarray(self.vectors[rows], np.float32)[None],
             "kinds": kinds.astype(np.int64)[None],
@@ -184,14 +192,34 @@ class Snapshot:
         }
         return self.user_tower.run(["user"], feed)[0][0]
 
-    def _alone(self, user: np.ndarray, had: Returns, k: int, out: np.ndarray) -> list[tuple[int, float, str]]:
-        """Return row, score and source of the best `k` by the towers; what somebody had already is scored beside the index."""
-        nearest = self._nearest(user, k, np.concatenate([out, had.item]))
-        scores = self.prototypes[had.item] @ user + self.bias[had.item] + self.again.towers[had.place] / self.scale
-        nearest += zip(had.item.tolist(), scores.tolist(), strict=True)
-        return [(row, score, "tower") for row, score in sorted(nearest, key=lambda found: -found[1])[:k]]
+    def _pushed(self, disliked: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return what the scores of rows are multiplied by for what is disliked, (C,)."""
+        return refused.factors(self.vectors[rows], self.vectors[disliked]) if len(disliked) else np.ones(len(rows), np.float32)
 
-    def _fused(self, user: np.ndarray, past: Histories, had: Returns, k: int, out: np.ndarray) -> list[tuple[int, float, str]]:
+    def _alone(
+        self, user: np.ndarray, past: Histories, had: Returns, disliked: np.ndarray, k: int, out: np.ndarray
+    ) -> list[tuple[int, float, str]]:
+        """Return row, score and source of the best `k` by the towers; what somebody had already is scored beside the index.
+
+        Where something is disliked the list is taken longer until nothing behind it, which may only lose, belongs in the answer.
+        """
+        own = self.prototypes[had.item] @ user + self.bias[had.item] + self.again.towers[had.place] / self.scale
+        depth = k
+        while True:
+            nearest = self._nearest(user, depth, np.concatenate([out, had.item]))
+            rows = np.array([row for row, _ in nearest] + had.item.tolist(), np.int64)
+            raw = np.concatenate([[score for _, score in nearest], own])
+            factor = self._pushed(disliked, rows)
+            with np.errstate(divide="ignore"):
+                scores = raw + np.log(factor) / self.scale
+            best = [place for place in np.lexsort((rows, -scores))[:k].tolist() if factor[place] > 0]
+            if not len(disliked) or len(nearest) < depth or (len(best) == k and scores[best[-1]] > nearest[-1][1]):
+                return [(int(rows[place]), float(scores[place]), "tower") for place in best]
+            depth *= 4
+
+    def _fused(
+        self, user: np.ndarray, past: Histories, had: Returns, disliked: np.ndarray, k: int, out: np.ndarray
+    ) -> list[tuple[int, float, str]]:
         """Return row, score and source of the best `k` by all three experts.
 
         Asked are the best of each. Who is in none of these lists has no votes, and at most what the last of the others have: while that
@@ -205,8 +233,10 @@ class Snapshot:
         while True:
             rows, by_expert, limit = self._opinions(user, votes, weights, depth, out, had.item)
             by_expert[:, np.searchsorted(rows, had.item)] *= self.again.factors(had)[2]
-            score = by_expert.sum(axis=0) * self.lift[rows]
-            best = np.lexsort((rows, -score))[:k]
+            factor = self._pushed(disliked, rows)
+            score = by_expert.sum(axis=0) * self.lift[rows] * factor
+            best = np.lexsort((rows, -score, factor == 0))[:k]
+            best = best[factor[best] > 0]
             if depth >= len(self.popular) or (len(best) == k and score[best[-1]] > limit * self.most_lift):
                 source = np.array(SOURCES)[by_expert.argmax(axis=0)]
                 return list(zip(rows[best].tolist(), score[best].tolist(), source[best].tolist(), strict=True))

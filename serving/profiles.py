@@ -30,7 +30,7 @@ STREAM_EVENTS = 200_000
 """Events that wait in one partition for the archiver; when it is full events are refused, for dropping one would lose it."""
 
 MERGE = """
-local profile, seen, stream = KEYS[1], KEYS[2], KEYS[3]
+local profile, seen, stream, gone = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, now, time, member, event = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local profile_events, profile_seconds = tonumber(ARGV[6]), ARGV[7]
 local retry_events, retry_seconds, stream_events = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -40,13 +40,29 @@ redis.call('ZADD', seen, now, id)
 redis.call('ZREMRANGEBYSCORE', seen, '-inf', now - retry_seconds * 1000)
 redis.call('ZREMRANGEBYRANK', seen, 0, -retry_events - 1)
 redis.call('EXPIRE', seen, retry_seconds)
-if member ~= '' then
+if member ~= '' and tonumber(time) > tonumber(redis.call('GET', gone) or '-1') then
   redis.call('ZADD', profile, time, member)
   redis.call('ZREMRANGEBYRANK', profile, 0, -profile_events - 1)
   redis.call('EXPIRE', profile, profile_seconds)
 end
 redis.call('XADD', stream, '*', 'event', event)
 return 1
+"""
+
+
+SIGN_IN = """
+local profile, gone = KEYS[1], tonumber(redis.call('GET', KEYS[2]) or '-1')
+for n = 3, #ARGV, 2 do
+  if tonumber(ARGV[n]) > gone then redis.call('ZADD', profile, ARGV[n], ARGV[n + 1]) end
+end
+redis.call('ZREMRANGEBYRANK', profile, 0, -tonumber(ARGV[1]) - 1)
+redis.call('EXPIRE', profile, ARGV[2])
+return redis.call('ZCARD', profile)
+"""
+
+REMOVE = """
+redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[2])
+return redis.call('UNLINK', KEYS[1]) + redis.call('UNLINK', KEYS[2])
 """
 
 
@@ -83,7 +99,7 @@ class Profiles:
     """The profiles of one tenant.
 
     A person's profile, the event ids already merged and the stream of the person's partition share a hash tag
-    ({tenant:17}), so one script may touch all three, on Redis Cluster too; a single stream for everybody would lie in
+    ({tenant:17}), so one script may touch all of them, on Redis Cluster too; a single stream for everybody would lie in
     another slot than the profiles. Item *ids* are kept, not rows: a rolled-back release counts its rows differently.
 
     A profile is a sorted set by time, then event id: whatever order events arrive in, the newest `limit` of them stay.
@@ -118,6 +134,28 @@ class Profiles:
         found = await self.client.zrange(profile_keys(self.tenant, owner)[0], 0, -1, withscores=True)
         return standing([_event(member, int(time)) for member, time in cast(list[tuple[bytes, float]], found)])
 
+    async def sign_in(self, session_id: str, user_id: str) -> int:
+        """Move what a session did into the profile of the user who turned out to be behind it; return how many events were moved.
+
+        The two lie in different slots, so this is three steps: read, add, take away what was read. Stopped between them, or done twice, it
+        ends the same; what the session does meanwhile stays in its profile until the next sign-in. Both must agree on which events came
+        before a deletion of the user's profile: they stay out of it.
+        """
+        source, _, _, _ = profile_keys(self.tenant, f"session:{session_id}")
+        target, _, _, gone = profile_keys(self.tenant, user_id)
+        found = cast(list[tuple[bytes, float]], await self.client.zrange(source, 0, -1, withscores=True))
+        if not found:
+            return 0
+        words = [word for member, time in found for word in (int(time), member)]
+        await self.client.eval(SIGN_IN, 2, target, gone, self.limit, self.seconds, *words)
+        await self.client.zrem(source, *(member for member, _ in found))
+        return len(found)
+
+    async def remove(self, owner: str) -> bool:
+        """Delete a profile; say whether there was anything. What happened up to now does not come back into it, though it be sent again."""
+        profile, seen, _, gone = profile_keys(self.tenant, owner)
+        return bool(await self.client.eval(REMOVE, 3, profile, seen, gone, int(time.time() * 1000), max(self.seconds, RETRY_WINDOW)))
+
     async def _run(self, batch: Sequence[Event]) -> list:
         now = int(time.time() * 1000)
         limits = (self.limit, self.seconds, RETRY_EVENTS, RETRY_WINDOW, STREAM_EVENTS)
@@ -126,15 +164,15 @@ class Profiles:
                 stored = {**asdict(event), "event_id": event.id}
                 kept = member(event) if event.event_type in events.PROFILE else b""
                 words = (event.id, now, event.timestamp, kept, orjson.dumps(stored), *limits)
-                pipeline.evalsha(self._sha, 3, *profile_keys(self.tenant, event.owner), *words)
+                pipeline.evalsha(self._sha, 4, *profile_keys(self.tenant, event.owner), *words)
             return await pipeline.execute(raise_on_error=False)
 
 
-def profile_keys(tenant: str, owner: str) -> tuple[str, str, str]:
-    """Return the keys of a person's profile, of the event ids merged into it, and of the stream of their partition."""
+def profile_keys(tenant: str, owner: str) -> tuple[str, str, str, str]:
+    """Return the keys of a person's profile, of the event ids merged into it, of their partition's stream, and of when it was deleted."""
     partition = crc32(owner.encode()) % PARTITIONS
     tag = f"{{{tenant}:{partition}}}"
-    return f"{tag}:profile:{owner}", f"{tag}:seen:{owner}", stream_key(tenant, partition)
+    return f"{tag}:profile:{owner}", f"{tag}:seen:{owner}", stream_key(tenant, partition), f"{tag}:gone:{owner}"
 
 
 def stream_key(tenant: str, partition: int) -> str:

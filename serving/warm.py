@@ -90,15 +90,20 @@ def _people(table: pa.Table) -> Iterator[People]:
 
 def _load(client: redis.Redis, people: People, serving: Serving) -> int:
     """Add to each profile what neither it nor the API knows; return how many events were added and stayed."""
-    keys = [profile_keys(serving.tenant, owner)[:2] for owner in people]
+    keys = [profile_keys(serving.tenant, owner) for owner in people]
     with client.pipeline(transaction=True) as pipeline:  # one write to disk for all, where each command would cost its own
-        for (profile, seen), events in zip(keys, people.values(), strict=True):
+        for (profile, seen, _, gone), events in zip(keys, people.values(), strict=True):
             pipeline.zmscore(profile, cast(list[str], [member(event) for event in events]))
             pipeline.zmscore(seen, [event.id for event in events])
+            pipeline.get(gone)
         known = iter(pipeline.execute())
-        for (profile, _), events in zip(keys, people.values(), strict=True):
-            held = zip(events, *islice(known, 2), strict=True)
-            new = {member(event): event.timestamp for event, here, merged in held if here is None and merged is None}
+        for (profile, *_), events in zip(keys, people.values(), strict=True):
+            held, deleted = zip(events, *islice(known, 2), strict=True), int(next(known) or -1)
+            new = {
+                member(event): event.timestamp
+                for event, here, merged in held
+                if here is None and merged is None and event.timestamp > deleted
+            }
             if new:
                 pipeline.zadd(profile, new)
                 pipeline.zremrangebyrank(profile, 0, -serving.profile_events - 1)

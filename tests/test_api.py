@@ -105,6 +105,20 @@ def test_the_very_next_recommendation_reflects_an_event(api):
     assert "north-east" not in ids(api.get("/v1/recommend/ann?k=50&exclude_seen=false"))
 
 
+def test_an_undo_takes_the_last_word_back_in_the_next_request(api):
+    address = "/v1/recommend/eve?k=50&exclude_seen=false"
+    api.post("/v1/events", json=event("eve", "west"))
+    before = api.get(address).json()["items"]
+    api.post("/v1/events", json=event("eve", "north", "dislike"))
+    assert "north" not in ids(api.get(address))
+    api.post("/v1/events", json=event("eve", "north", "undo"))
+    assert api.get(address).json()["items"] == before
+    api.post("/v1/events", json=event("eve", "west", "undo"))
+    assert {item["source"] for item in api.get(address).json()["items"]} == {"popular"}
+    shown = [{"item_id": "west", "event_type": kind, "timestamp": 1_700_000_000} for kind in ("undo", "watch")]
+    assert {item["source"] for item in api.post("/v1/recommend", json={"history": shown}).json()["items"]} == {"popular"}
+
+
 def test_an_answer_has_the_promised_shape(api):
     answer = api.get("/v1/recommend/nobody?k=2").json()
     assert list(answer) == ["items", "release", "request_id", "degraded"]
@@ -128,6 +142,27 @@ def test_somebody_without_a_user_id_is_known_by_the_session(api):
     anonymous = {"session_id": "s1", "item_id": "east", "event_type": "play", "timestamp": time.time()}
     assert api.post("/v1/events", json=anonymous).status_code == 200
     assert set(ids(api.get("/v1/recommend/session:s1?k=2"))) == {"north-east", "south-east"}
+
+
+def test_at_sign_in_a_session_counts_for_the_user_in_the_next_request(api):
+    shown = {"session_id": "s/2", "item_id": "east", "event_type": "play", "timestamp": time.time()}
+    api.post("/v1/events", json=shown).raise_for_status()
+    assert api.post("/v1/users/fay/merge", json={"session_id": "s/2"}).json()["moved"] == 1
+    assert set(ids(api.get("/v1/recommend/fay?k=2"))) == {"north-east", "south-east"}
+    assert {item["source"] for item in api.get("/v1/recommend/session:s%2F2?k=2").json()["items"]} == {"popular"}
+    assert api.post("/v1/users/fay/merge", json={"session_id": "s/2"}).json()["moved"] == 0
+    refused = api.post("/v1/users/session:fay/merge", json={"session": "s/2"})
+    assert refused.status_code == 422
+
+
+def test_a_deleted_profile_is_nobodys_from_the_next_request_on(api):
+    sent = event("gus/1", "east")
+    api.post("/v1/events", json=sent)
+    assert api.delete("/v1/users/gus/1").json()["deleted"] is True
+    assert {item["source"] for item in api.get("/v1/recommend/gus/1?k=2").json()["items"]} == {"popular"}
+    api.post("/v1/events", json=sent)
+    assert {item["source"] for item in api.get("/v1/recommend/gus/1?k=2").json()["items"]} == {"popular"}
+    assert api.delete("/v1/users/gus/1").status_code == 200
 
 
 @pytest.mark.parametrize("user", ["Å/b c?&#%:é", "/", "../events", "a\nb", "ann with a line break\n", "\0", "🎬", "%2F"])
@@ -261,6 +296,8 @@ def test_openapi_names_every_route_and_answer(api):
         ("get", "/v1/recommend/{user_id}"),
         ("post", "/v1/recommend"),
         ("get", "/v1/items/{item_id}/similar"),
+        ("post", "/v1/users/{user_id}/merge"),
+        ("delete", "/v1/users/{user_id}"),
         ("get", "/v1/releases"),
         ("get", "/health/live"),
         ("get", "/health/ready"),
@@ -313,7 +350,7 @@ def test_a_redis_that_hangs_degrades_answers_in_time_and_refuses_events_until_it
             assert api.get("/health/live").status_code == 200
             refused = api.post("/v1/events", json=event("ann", "west"))
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-            assert "not acknowledged" in refused.json()["detail"]
+            assert "nothing is acknowledged" in refused.json()["detail"]
         finally:
             os.kill(redis_pid(tmp_path), signal.SIGCONT)
         wait_until(lambda: not api.get("/v1/recommend/ann").json()["degraded"])

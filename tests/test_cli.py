@@ -116,7 +116,7 @@ def test_every_command_teaches_and_takes_json() -> None:
         assert len(found[name].callback.__doc__ or "") > 40, name
     options = [(name, option) for name in found for option in _options(name) if not option.help]
     assert options == []
-    assert len(found) == 14
+    assert len(found) == 17
 
 
 def _options(name: str) -> list[Any]:
@@ -259,6 +259,20 @@ def test_validate_writes_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_bytes(FILES["log.csv"])
     assert run("validate", "log.csv", "--home", "home").code == 0
     assert list(listing(tmp_path)) == ["log.csv"]
+
+
+def test_a_key_is_shown_once_and_can_be_listed_and_removed(run: Run, tmp_path: Path) -> None:
+    said = run("keys", "add", "app", "--scopes", "read", "--rate", "50")
+    assert said.code == 0
+    assert said.out.startswith("rk_")
+    assert "the only time it is shown" in said.out
+    listed = run("keys", "list")
+    assert said.out.split()[0] not in listed.out
+    assert [word in listed.out for word in ("app", "read", "50")] == [True] * 3
+    assert run("keys", "remove", "app").out == "removed app\n"
+    assert "no keys: only this machine is served" in run("keys", "list").out
+    wrong = run("keys", "add", "app", "--scopes", "reed")
+    assert (wrong.code, wrong.err) == (1, "error: there is no scope 'reed'; did you mean 'read'?\n")
 
 
 def test_looking_writes_nothing(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,13 +10,13 @@ import pytest
 from worlds import DAY, NOW, publish_release
 
 from recsys.errors import ReleaseDamaged
-from recsys.events import CODE, SCHEMA
+from recsys.events import CODE, EVENT_TYPES, SCHEMA
 from recsys.neighbours import Neighbours
 from recsys.registry import Registry
 from recsys.sessions import Sessions, histories, sessionise
 from recsys.settings import Data, NeighbourSettings, Settings
 from serving.engine import Engine, ItemNotFound, Snapshot
-from serving.profiles import Event
+from serving.profiles import Event, standing
 
 CORNERS = {"north": (0, 1), "north-east": (1, 1), "east": (1, 0), "south-east": (1, -1), "south": (0, -1), "west": (-1, 0)}
 """Items on a compass: who is near whom can be seen. Popularity falls in this order."""
@@ -108,6 +109,30 @@ def test_disliked_and_skipped_items_stay_out_even_when_seen_ones_are_allowed(tmp
     assert "east" in answer
 
 
+@pytest.mark.parametrize("fuse", [True, False])
+def test_near_copies_of_what_is_disliked_stay_out_and_what_is_like_it_comes_later(tmp_path, fuse):
+    items = {**CORNERS, "east again": (1, 0.1)}
+    settings = Settings(neighbours=NeighbourSettings(fuse=fuse))
+    snapshot = Snapshot.load(publish_release(tmp_path, list(items), np.array(list(items.values()), float), settings=settings))
+    liked = did("north-east", "south-east")
+    before = snapshot.recommend(liked, 10)
+    after = snapshot.recommend(liked + did("east", kind="dislike", start=NOW + 5000), 10)
+    assert set(ids(before)) - set(ids(after)) == {"east", "east again"}
+    assert ids(before)[:2] == ["east", "east again"]
+    skipped = snapshot.recommend(liked + did("east", kind="skip", start=NOW + 5000), 10)
+    assert "east again" in ids(skipped)
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_towers_that_never_learned_from_dislikes_do_not_take_one_for_a_view(tmp_path, fuse):
+    settings = Settings(neighbours=NeighbourSettings(fuse=fuse))
+    snapshot = replace(compass(tmp_path, settings=settings), kinds=np.zeros(len(EVENT_TYPES), np.int64))
+    liked, no = did("north"), did("south", kind="dislike", start=NOW + 5000)
+    before, after = ({item["item_id"]: item["score"] for item in snapshot.recommend(history, 10)} for history in (liked, liked + no))
+    assert [item for item in after if after[item] < before[item] - 1e-6] == ["south-east"]
+    assert ids(snapshot.recommend(no, 10)) == [item for item in CORNERS if item not in ("south", "south-east")] + ["south-east"]
+
+
 def test_the_newest_word_about_an_item_counts(tmp_path):
     history = did("east", kind="dislike") + did("east", start=NOW + 5000)
     assert "east" in ids(compass(tmp_path).recommend(history, 10, exclude_seen=False))
@@ -191,7 +216,7 @@ def test_the_tower_sees_exactly_the_history_that_training_cuts(tmp_path, monkeyp
         return whole(rows, kinds, gaps)
 
     monkeypatch.setattr(Snapshot, "_user", lambda self, *args: spy(*args))
-    snapshot.recommend([Event(i, k, t) for i, k, t in zip(items, kinds, times, strict=True)], 3)
+    snapshot.recommend(standing([Event(i, k, t) for i, k, t in zip(items, kinds, times, strict=True)]), 3)
     rows = [{"event_id": str(n), "user_id": "ann", "item_id": items[n], "timestamp": times[n], "event_type": kinds[n]} for n in range(10)]
     rows.append({"event_id": "next", "user_id": "ann", "item_id": "north", "timestamp": times[-1] + DAY, "event_type": "play"})
     table = pa.table({f.name: pa.array([row.get(f.name) for row in rows]).cast(f.type) for f in SCHEMA}, schema=SCHEMA)

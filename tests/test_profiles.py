@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -32,8 +33,8 @@ def merge_all(server: EmbeddedRedis, batches: list[list[Event]], owner: str = "a
     return with_profiles(server, use, **options)
 
 
-def play(item: str, time: int, id: str = "", **more: Any) -> Event:
-    return Event(item, more.pop("event_type", "play"), time, event_id=id, user_id=more.pop("user_id", "ann"), **more)
+def play(item: str, at: int, id: str = "", **more: Any) -> Event:
+    return Event(item, more.pop("event_type", "play"), at, event_id=id, user_id=more.pop("user_id", "ann"), **more)
 
 
 def stream_length(store: redis.Redis) -> int:
@@ -119,6 +120,57 @@ def test_sessions_without_a_user_have_profiles_of_their_own(server, store):
     assert merge_all(server, [], owner="s1")[1] == []
 
 
+def browsing(item: str, at: int, id: str) -> Event:
+    return play(item, at, id, user_id=None, session_id="s")
+
+
+def test_at_sign_in_a_session_moves_into_the_profile_in_order_and_once(server, store):
+    async def use(people: Profiles) -> tuple[list[int], list[str], list[str]]:
+        await people.merge([play("old", 1, "a"), play("new", 5, "b"), browsing("first", 2, "c"), browsing("second", 6, "d")])
+        moved = [await people.sign_in("s", "ann"), await people.sign_in("s", "ann")]
+        assert await people.merge([browsing("second", 6, "d")]) == [False]  # a retry is one still
+        await people.merge([browsing("third", 7, "e")])
+        moved.append(await people.sign_in("s", "ann"))
+        return moved, [event.item_id for event in await people.read("ann")], [event.item_id for event in await people.read("session:s")]
+
+    moved, ann, session = with_profiles(server, use, limit=4)
+    assert moved == [2, 0, 1]
+    assert (ann, session) == (["first", "new", "second", "third"], [])
+    assert store.ttl(profile_keys("t", "ann")[0]) > 0
+
+
+def test_a_sign_in_that_was_killed_half_way_can_be_done_again(server, store, monkeypatch):
+    async def killed(self: Any, *_: Any) -> None:
+        raise ConnectionError
+
+    async def use(people: Profiles) -> list[str]:
+        await people.merge([browsing("first", 2, "c")])
+        with monkeypatch.context() as patch:
+            patch.setattr(type(people.client), "zrem", killed)
+            with pytest.raises(ConnectionError):
+                await people.sign_in("s", "ann")
+        assert await people.sign_in("s", "ann") == 1
+        return [event.item_id for event in await people.read("ann")]
+
+    assert with_profiles(server, use) == ["first"]
+
+
+def test_what_was_deleted_does_not_come_back_though_it_is_sent_again(server, store):
+    now = int(time.time() * 1000)
+
+    async def use(people: Profiles) -> list[str]:
+        batch = [play("heat", now - 2000, "a"), play("alien", now - 1000, "b")]
+        await people.merge([*batch, browsing("dune", now - 500, "c")])
+        assert [await people.remove("ann"), await people.remove("ann")] == [True, False]
+        assert await people.read("ann") == []
+        await people.merge([*batch, play("brazil", now + 60_000, "d")])
+        await people.sign_in("s", "ann")
+        return [event.item_id for event in await people.read("ann")]
+
+    assert with_profiles(server, use) == ["brazil"]
+    assert all(store.ttl(key) > 0 for key in store.scan_iter("*") if b":events" not in key)
+
+
 def test_every_key_is_capped_and_all_but_the_streams_expire(server, store, monkeypatch):
     monkeypatch.setattr(profiles, "RETRY_EVENTS", 30)
     merge_all(server, [[play("heat", n, f"e{n}") for n in range(100)]], limit=20, days=2)
@@ -143,7 +195,7 @@ def test_all_keys_of_a_person_share_one_hash_tag_and_people_spread():
     tags = set()
     for user in range(300):
         keys = [key[key.index("{") : key.index("}") + 1] for key in profile_keys("t", f"user {user}")]
-        assert len(keys) == 3
+        assert len(keys) == 4
         assert len(set(keys)) == 1
         tags.add(keys[0])
     assert len(tags) > PARTITIONS // 2

@@ -79,6 +79,16 @@ def test_where_the_seen_may_be_shown_again_repeats_are_asked():
     assert spy.asked[5] == ["C", "D"]
 
 
+def test_what_is_undone_later_was_done_before():
+    spies = Spy(), Spy()
+    plain = prequential(WORLD, [spies[0]], window_seconds=DAY, train=1)
+    more = log_of(("ann", "C", 3 * DAY + 2, "undo"), ("bob", "B", 3 * DAY + 3, "undo"))
+    more = more.set_column(0, more.schema.field("event_id"), [["undo1", "undo2"]])
+    undone = prequential(pa.concat_tables([WORLD, more]), [spies[1]], window_seconds=DAY, train=1)
+    assert found(plain) == found(undone)
+    assert spies[0].asked == spies[1].asked
+
+
 HOUR = 3600
 SESSIONS = log_of(
     ("ann", "A", 0), ("bob", "B", 1), ("ann", "C", 2),  # the first fit; rows A 1, B 2, C 3
@@ -180,8 +190,8 @@ def test_a_history_that_holds_the_event_itself_is_a_leak(monkeypatch):
 def test_timelines_out_of_order_are_a_leak(monkeypatch):
     honest = timelines.sessionise
 
-    def backwards(*arguments):
-        sessions = honest(*arguments)
+    def backwards(*arguments, **more):
+        sessions = honest(*arguments, **more)
         return replace(sessions, time=sessions.time[::-1].copy(), place=sessions.place[::-1].copy())
 
     monkeypatch.setattr(timelines, "sessionise", backwards)

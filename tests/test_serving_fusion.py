@@ -12,9 +12,10 @@ from worlds import DAY, NOW
 from recsys.again import TRIED as TRIED_AGAIN
 from recsys.again import Again
 from recsys.batches import ItemCounts
-from recsys.events import CODE, IS_POSITIVE
+from recsys.events import CODE, EVENT_TYPES, IS_POSITIVE
 from recsys.fusion import LENGTHS, TRIED, Fusion
 from recsys.neighbours import Neighbours
+from recsys.refused import ENOUGH
 from recsys.registry import Registry, Release
 from recsys.sessions import Histories, Sessions
 from recsys.settings import Settings, load_settings
@@ -58,7 +59,8 @@ def candidate(seed: int, items: int, people: int, temperature: float = 0.1, popu
     again = Again(rng.normal(size=3) * 2, rng.normal(size=3) * 2, np.zeros((2, len(TRIED_AGAIN))), 0.0)
     people = rng.normal(size=(len(vocab), settings.model.dim)).astype(np.float32) / 4
     people[0] = 0
-    return Candidate(settings, towers, Prototypes(people, 0.7), vocab, counts, memory, fusion, again, Memory.empty(0), {}, {})
+    kinds = np.full(len(EVENT_TYPES), seed % 2 * ENOUGH)  # towers that have learned to read dislikes, and others
+    return Candidate(settings, towers, Prototypes(people, 0.7), vocab, counts, memory, fusion, again, Memory.empty(0), {}, {}, kinds)
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +111,7 @@ def scored(made: Candidate, history: list[Event], exclude_seen: bool) -> np.ndar
     past = Histories(np.array([0, len(known)]), rows, kinds, time)
     now = np.array([max(NOW, int(time[-1]))])
     hidden = np.zeros(len(out), np.int64), out
-    if made.settings.neighbours.fuse:
-        return made.fused(past, now, made.vectors(), hidden)[0]
-    return made.alone(past, made.vectors(), hidden)[0] / made.towers.scale().item()
+    return made.served(past, now, made.vectors(), hidden)[0]
 
 
 def same_list(made: Candidate, snapshot: Snapshot, history: list[Event], k: int, exclude_seen: bool) -> set[str]:
@@ -180,6 +180,26 @@ def test_it_holds_where_new_items_are_lifted(fresh: float, publish: Callable[[Ca
         for k in (10, 150):
             same_list(made, snapshot, history, k, exclude_seen=True)
     assert other == 3
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_it_holds_where_what_is_disliked_has_many_near_copies(fuse: bool, publish: Callable[[Candidate], Release]) -> None:
+    """A hundred and fifty of the items that the towers find first are copies of one that is disliked, more than are looked at at once."""
+    items = 600
+    made = candidate(8, items, people=100, popularity=0.0, **{"neighbours.fuse": fuse})
+    history = [Event(f"i{row}", "watch", NOW - row) for row in range(600, 595, -1)]
+    first = np.argsort(-scored(made, history, True), kind="stable")
+    copies = [row for row in first[:150].tolist() if row]
+    with torch.no_grad():
+        own = made.towers.items.ids.weight
+        own[copies] = own[copies[0]] * (1 + torch.arange(len(copies))[:, None] / 100)
+    snapshot = Snapshot.load(publish(made))
+    refusing = [*history, Event(made.vocab.ids[copies[0]], "dislike", NOW)]
+    for k in (10, 150, 590):
+        same_list(made, snapshot, refusing, k, exclude_seen=True)
+        shown = {made.vocab.row(item["item_id"]) for item in snapshot.recommend(refusing, k)}
+        assert not shown & set(copies)
+    assert len(shown) == items - len({*copies, *range(596, 601)})
 
 
 def test_it_holds_where_nobody_votes(publish: Callable[[Candidate], Release]) -> None:

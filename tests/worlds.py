@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
 from recsys.again import Again
+from recsys.events import EVENT_TYPES
 from recsys.fusion import Fusion
 from recsys.index import ItemIndex
 from recsys.neighbours import Neighbours
@@ -57,7 +58,7 @@ def publish_release(
         Again.start().write(draft)
         onnx.save(mean_tower(rows.shape[1]), draft / "user_tower.onnx")
         about = {"position": {"offset": 0, "until": None}, "towers": towers, "metrics": {}, "seconds": {}, "why": "test", "code": "test"}
-        about |= {"scale": scale, "now": NOW, "format": FORMAT}
+        about |= {"scale": scale, "now": NOW, "format": FORMAT, "kinds": [1000] * len(EVENT_TYPES)}
         return registry.publish(draft, registry.next_id(), registry.current(), about)
 
 

@@ -1,5 +1,6 @@
 """All that a release holds, in memory: what one update starts from and the next one ends with."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recsys import again, fusion
+from recsys import again, fusion, refused
 from recsys.again import Again
 from recsys.batches import Examples, ItemCounts
 from recsys.content import features
 from recsys.errors import BadInput
+from recsys.events import EVENT_TYPES
 from recsys.files import sha256
 from recsys.fusion import Fusion, Votes
 from recsys.index import ItemIndex
@@ -42,7 +44,8 @@ class Candidate:
     """A trained recommender that has not been published.
 
     titles: title and genres by item id, for people to read. parent: the release it grew from, None for a first fit.
-    number: how many updates lie behind it; with the seed it settles every draw. notes: losses and counts of the training.
+    kinds: how many events of each type it has learned from, by code. number: how many updates lie behind it; with the seed it settles
+    every draw. notes: losses and counts of the training.
     """
 
     settings: Settings
@@ -56,6 +59,7 @@ class Candidate:
     memory: Memory
     strategy_state: dict[str, Tensor]
     titles: Catalogue
+    kinds: np.ndarray = field(default_factory=lambda: np.zeros(len(EVENT_TYPES), np.int64))
     position: Position = field(default_factory=Position)
     parent: Release | None = None
     number: int = 0
@@ -79,7 +83,7 @@ class Candidate:
 
         hidden: people and rows that may not be recommended to them, in pairs; they and row 0 have -inf.
         """
-        past = histories.newest(self.settings.data.history)
+        past = self.readable(histories)
         logits: np.ndarray = self.towers.user_vectors(past, vectors[0]) @ vectors[1].T
         logits += self.bias()
         logits *= self.towers.scale().item()
@@ -87,6 +91,10 @@ class Candidate:
         if hidden is not None:
             logits[hidden] = -np.inf
         return logits
+
+    def readable(self, histories: Histories) -> Histories:
+        """Return what the user tower reads of histories: the newest events of those types that it has learned to read."""
+        return refused.readable(histories, self.kinds).newest(self.settings.data.history)
 
     def alone(self, histories: Histories, vectors: Vectors, hidden: Pairs | None) -> np.ndarray:
         """Return the logits that the towers answer by where they answer alone, (B, n + 1): see `logits` and recsys.again."""
@@ -101,14 +109,28 @@ class Candidate:
 
     def fused(self, histories: Histories, now: np.ndarray, vectors: Vectors, hidden: Pairs | None) -> np.ndarray:
         """Return what is served, (B, n + 1), -inf for what is hidden: how likely each item is to be next by the mixture of `logits` and
-        `votes`, times what is known of going back to it where somebody had it (recsys.again) and
-        `neighbours.fresh` where it is new.
+        `votes`, times what is known of going back to it where somebody had it (recsys.again), `neighbours.fresh` where it is new, and
+        less where it is like what they dislike, whose near copies are hidden too (recsys.refused).
         """
         logits, votes, had = self.logits(histories, vectors, hidden), self.votes(histories, now, hidden), again.returns(histories)
         length, fresh = np.diff(histories.start), self.settings.neighbours.fresh
         scores = fusion.mix(logits, votes, self.counts.share(), self.fusion.of(length), self.again.factors(had))
         if fresh != 1:
             scores[length > 0] *= fusion.lifts(self.counts.first, self.counts.now, fresh)  # the others are shown what is popular
+        for query, factor in _pushed(histories, vectors[0]):
+            scores[query, factor == 0] = -np.inf
+            scores[query, factor > 0] *= factor[factor > 0]
+        return scores
+
+    def served(self, histories: Histories, now: np.ndarray, vectors: Vectors, hidden: Pairs | None) -> np.ndarray:
+        """Return what is served, (B, n + 1): `fused` or, where neighbours.fuse is off, what the towers say alone, as inner products."""
+        if self.settings.neighbours.fuse:
+            return self.fused(histories, now, vectors, hidden)
+        logits = self.alone(histories, vectors, hidden)
+        with np.errstate(divide="ignore"):
+            for query, factor in _pushed(histories, vectors[0]):
+                logits[query] += np.log(factor)
+        scores: np.ndarray = logits / self.towers.scale().item()
         return scores
 
     def bias(self) -> np.ndarray:
@@ -146,6 +168,7 @@ class Candidate:
             "format": FORMAT,
             "lean": self.prototypes.lean,
             "scale": self.towers.scale().item(),
+            "kinds": self.kinds.tolist(),
             "metrics": {**learned, **{name: round(value, 5) for name, value in sorted(self.notes.items())}},
         }
 
@@ -181,6 +204,7 @@ class Candidate:
             memory=memory,
             strategy_state=state,
             titles={row["item_id"]: row for row in items.select(["item_id", "title", "genres"]).to_pylist()},
+            kinds=np.array(release.manifest["kinds"], np.int64),
             position=release.position,
             parent=release,
             number=release.manifest["number"],
@@ -202,6 +226,13 @@ class Candidate:
                 "features": pa.array(self.towers.items.features()[1:], pa.list_(pa.int32())),
             }
         )
+
+
+def _pushed(histories: Histories, vectors: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Give everybody who dislikes something, and what the score of each row is multiplied by for that, (n + 1,)."""
+    query, item = refused.disliked(histories)
+    for person in np.unique(query).tolist():
+        yield person, refused.factors(vectors, vectors[item[query == person]])
 
 
 def item_features(ids: tuple[str, ...], catalogue: Catalogue, buckets: int) -> list[list[int]]:

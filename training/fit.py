@@ -9,6 +9,7 @@ import torch
 from recsys.again import Again
 from recsys.batches import IMAGINED, Batches, Examples, ItemCounts
 from recsys.errors import BadInput
+from recsys.events import EVENT_TYPES
 from recsys.fusion import Fusion
 from recsys.losses import Candidates, NextItem
 from recsys.neighbours import Neighbours
@@ -72,6 +73,7 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
         memory=memory.add(lessons.remembered(), [seed, 0]),
         strategy_state=copy.deepcopy(strategy.state()),
         titles={id: catalogue[id] for id in vocab.ids[1:] if id in catalogue},
+        kinds=np.bincount(sessions.kind, minlength=len(EVENT_TYPES)),
         notes={**update.notes, "events": float(len(events)), "examples": float(len(lessons))},
     )
 

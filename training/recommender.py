@@ -155,10 +155,7 @@ def _scores(candidate: Candidate, past: Histories, vectors: Vectors, hidden: Pai
     count = np.diff(past.start)
     newest = np.where(count > 0, past.time[np.maximum(past.start[1:], 1) - 1] if len(past.time) else 0, 0)
     now = np.maximum(candidate.counts.now, newest)
-    if candidate.settings.neighbours.fuse:
-        scores = candidate.fused(past, now, vectors, hidden)
-    else:
-        scores = candidate.alone(past, vectors, hidden) / candidate.towers.scale().item()
+    scores = candidate.served(past, now, vectors, hidden)
     scores[count == 0] = np.where(np.isneginf(scores[count == 0]), -np.inf, candidate.bias())
     return scores
 

@@ -77,6 +77,7 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
         memory=parent.memory.add(lessons.remembered(), [settings.training.seed, number]),
         strategy_state={**parent.strategy_state, **strategy.state()},
         titles={**parent.titles, **{id: catalogue[id] for id in vocab.ids[1:] if id in catalogue}},
+        kinds=parent.kinds + np.bincount(sessions.kind[is_new], minlength=len(parent.kinds)),
         number=number,
         notes={
             **this.notes,
