@@ -18,7 +18,7 @@ from recsys.sessions import Histories, Sessions, gap_buckets
 from recsys.settings import Settings
 from recsys.towers import Towers
 from recsys.vocab import Vocabulary
-from serving.engine import Snapshot
+from serving.engine import NO_ROWS, Asked, Snapshot
 from serving.profiles import Event
 from training.candidate import Candidate
 from training.memory import Memory
@@ -26,7 +26,6 @@ from training.prototypes import Prototypes
 
 ITEMS, HISTORY, K, PEOPLE = 20_000, 50, 20, 200_000
 NOW = 1_700_000_000_000
-NO_ROWS = np.zeros(0, np.int64)
 NOTHING = Returns(NO_ROWS, NO_ROWS, NO_ROWS)
 
 
@@ -51,7 +50,7 @@ def run(quick: bool = False) -> list[Figure]:
             moments.append(perf_counter())
             snapshot.index.search(user, max(K, fusion.BEST) + len(out))
             moments.append(perf_counter())
-            found = snapshot._fused(user[0], past, NOTHING, NO_ROWS, K, out)  # asks neighbours and index again
+            found = snapshot._fused(Asked(user[0], past, NOTHING, NO_ROWS, out), K)  # asks neighbours and index again
             moments.append(perf_counter())
             whole[n], tower[n], votes[n], search[n], fuse[n] = np.diff(moments) * 1000
             fuse[n] -= votes[n] + search[n]

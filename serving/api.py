@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal, TypeVar
 
 import faiss
+import numpy as np
 import orjson
 import pyarrow as pa
 import uvicorn
@@ -28,6 +29,7 @@ from recsys.events import EVENT_TYPES
 from recsys.home import Home
 from recsys.progress import bar
 from recsys.settings import Settings
+from serving import cursor as cursors
 from serving.embedded import redis_address
 from serving.engine import Engine, ItemNotFound, Snapshot
 from serving.guard import REFUSALS, Guard
@@ -38,6 +40,10 @@ from serving.warm import warm
 BATCH = 500
 MAX_K = 500
 MAX_HISTORY = 200
+MAX_INCLUDED = 10_000
+MAX_CURSOR = 6000
+"""Letters: those of a cursor with all that one can carry."""
+
 FUTURE = 5 * 60.0
 """Seconds that a client's clock may be ahead of ours."""
 
@@ -49,6 +55,8 @@ READ_BUDGET = 0.25
 
 WRITE_BUDGET = 2.0
 """Seconds that an event waits for Redis before it is refused."""
+
+NO_ITEMS = np.zeros(0, np.uint32)
 
 _log = logging.getLogger("recsys.api")
 
@@ -139,13 +147,29 @@ class HistoryEvent(_Body):
         return Event(self.item_id, self.event_type, round((now if self.timestamp is None else self.timestamp) * 1000))
 
 
-class RecommendIn(_Body):
+FILTERS = (
+    'what must be true of an item, by column: {"genres": {"any": ["Drama", "Crime"]}, "year": {"min": 1990}}; there are any, all, none, '
+    "min and max"
+)
+CURSOR = "the next_cursor of the page before, with the same parameters: what was shown does not come again"
+EXCLUDE, INCLUDE = "items to leave out", "nothing but these"
+
+
+class Wish(_Body):
+    """What a list may hold."""
+
+    exclude_seen: bool | None = Field(None, description="leave out the items of the history; the configured default where left out")
+    exclude_items: list[Id] = Field([], max_length=MAX_K, description=EXCLUDE)
+    include_items: list[Id] | None = Field(None, max_length=MAX_INCLUDED, description=INCLUDE)
+    filters: dict[str, dict[str, Any]] = Field({}, description=FILTERS)
+    cursor: str | None = Field(None, max_length=MAX_CURSOR, description=CURSOR)
+
+
+class RecommendIn(Wish):
     """A request that brings its own history; nothing of it is stored."""
 
     history: list[HistoryEvent] = Field(max_length=MAX_HISTORY, description="any order; sorted by timestamp")
     k: K = 20
-    exclude_seen: bool | None = Field(None, description="leave out the items of the history; the configured default where left out")
-    exclude_items: list[Id] = Field([], max_length=MAX_K)
 
 
 class Item(BaseModel):
@@ -164,6 +188,7 @@ class Answer(BaseModel):
     release: str
     request_id: str
     degraded: bool = Field(description="true where Redis did not answer in time and the items are the popular ones")
+    next_cursor: str | None = Field(None, description="where the next page begins; null at the end, and where there are no pages")
 
 
 class Accepted(BaseModel):
@@ -279,16 +304,22 @@ async def recommend(
     user_id: Annotated[Id, Path(description='a user, or "session:ID" for somebody who is not signed in')],
     k: Annotated[K, Query()] = 20,
     exclude_seen: Annotated[bool | None, Query(description="leave out what was seen; the configured default where left out")] = None,
+    exclude_items: Annotated[list[Id] | None, Query(max_length=MAX_K, description=f"{EXCLUDE}; may be said several times")] = None,
+    include_items: Annotated[list[Id] | None, Query(max_length=MAX_K, description=f"{INCLUDE}; may be said several times")] = None,
+    filters: Annotated[str | None, Query(max_length=4096, description=f"JSON: {FILTERS}")] = None,
+    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR, description=CURSOR)] = None,
 ) -> Response:
     """Recommend items to a user. Every event acknowledged before is counted."""
+    wish = Wish(
+        exclude_seen=exclude_seen, exclude_items=exclude_items or [], include_items=include_items, filters=_filters(filters), cursor=cursor
+    )
     degraded, history = False, []
     try:
         async with asyncio.timeout(READ_BUDGET):
             history = await request.app.state.profiles.read(user_id)
     except AWAY:
         degraded = True
-    snapshot = _snapshot(request)
-    return _answer(snapshot, snapshot.recommend(history, k, _seen(request, exclude_seen)), degraded)
+    return _page(request, history, k, wish, user_id, degraded)
 
 
 @v1.post("/recommend", response_model=Answer, tags=["recommend"])
@@ -296,8 +327,7 @@ async def recommend_for_history(request: Request, body: RecommendIn) -> Response
     """Recommend items for the history in the request."""
     now = time.time()
     history = standing(sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp))
-    snapshot = _snapshot(request)
-    return _answer(snapshot, snapshot.recommend(history, body.k, _seen(request, body.exclude_seen), body.exclude_items))
+    return _page(request, history, body.k, body, None)
 
 
 @v1.get("/items/{item_id:id}/similar", response_model=Answer, tags=["recommend"], responses={404: {"model": Problem}})
@@ -347,7 +377,7 @@ def create_app(home: Home, settings: Settings) -> FastAPI:
         faiss.omp_set_num_threads(1)  # holds for this thread, the one that answers
         with redis_address(home, settings) as url:
             client = connect(url)
-            engine = app.state.engine = Engine(home.releases, serving.watch_seconds)
+            engine = app.state.engine = Engine(home.releases, serving.watch_seconds, home.items)
             app.state.profiles = Profiles(client, serving.tenant, serving.profile_events, serving.profile_days)
             await asyncio.to_thread(engine.refresh)
             watch = asyncio.create_task(engine.watch())
@@ -371,6 +401,7 @@ def create_app(home: Home, settings: Settings) -> FastAPI:
     app.include_router(v1)
     app.include_router(health)
     app.add_exception_handler(RequestValidationError, _refuse)
+    app.add_exception_handler(BadInput, _refuse)
     described = app.openapi
     app.openapi = lambda: _with_keys(described())  # type: ignore[method-assign]
     return app
@@ -488,8 +519,30 @@ def _seen(request: Request, asked: bool | None) -> bool:
     return request.app.state.exclude_seen if asked is None else asked
 
 
-def _answer(snapshot: Snapshot, items: list[dict[str, Any]], degraded: bool = False) -> Response:
-    return _json({"items": items, "release": snapshot.id, "request_id": _request_id(), "degraded": degraded})
+def _page(request: Request, history: list[Event], k: int, wish: Wish, user_id: str | None, degraded: bool = False) -> Response:
+    """Answer with one page, and say where the next one begins."""
+    snapshot, exclude_seen = _snapshot(request), _seen(request, wish.exclude_seen)
+    asked = cursors.question(user=user_id, seen=exclude_seen, exclude=wish.exclude_items, include=wish.include_items, filters=wish.filters)
+    shown = NO_ITEMS if wish.cursor is None else cursors.decode(wish.cursor, asked)
+    items = snapshot.recommend(history, k, exclude_seen, wish.exclude_items, wish.include_items, wish.filters, shown)
+    shown = np.concatenate([shown, cursors.fingerprints(item["item_id"] for item in items)])
+    more = len(items) == k and len(shown) <= cursors.SHOWN
+    return _answer(snapshot, items, degraded, cursors.encode(asked, shown) if more else None)
+
+
+def _filters(text: str | None) -> dict[str, dict[str, Any]]:
+    """Read filters from an address."""
+    try:
+        found = orjson.loads(text) if text else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(condition, dict) for condition in found.values()):
+        raise BadInput(f'filters is JSON such as {{"genres": {{"any": ["Drama"]}}}}, written for an address; got {str(text)[:80]!r}')
+    return found
+
+
+def _answer(snapshot: Snapshot, items: list[dict[str, Any]], degraded: bool = False, next_cursor: str | None = None) -> Response:
+    return _json({"items": items, "release": snapshot.id, "request_id": _request_id(), "degraded": degraded, "next_cursor": next_cursor})
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:
@@ -506,8 +559,7 @@ def _not_now(why: str) -> HTTPException:
 
 async def _refuse(_: Request, error: Exception) -> Response:
     """Say in one line what is wrong with a request: the first thing found."""
-    assert isinstance(error, RequestValidationError)
-    return JSONResponse({"detail": _one_line(error.errors()[0])}, 422)
+    return JSONResponse({"detail": _one_line(error.errors()[0]) if isinstance(error, RequestValidationError) else str(error)}, 422)
 
 
 def _one_line(first: dict[str, Any]) -> str:

@@ -16,14 +16,18 @@ import pyarrow.parquet as pq
 
 from recsys import again, events, fusion, refused
 from recsys.again import Again, Returns
+from recsys.catalogue import SCHEMA as CATALOGUE
+from recsys.catalogue import Catalogue
 from recsys.errors import RecsysError, ReleaseDamaged
 from recsys.fusion import Fusion, Votes
 from recsys.index import ItemIndex
 from recsys.neighbours import Neighbours
 from recsys.registry import FORMAT, Registry, Release
-from recsys.sessions import Histories, gap_buckets
+from recsys.sessions import Histories, gap_buckets, ranges
 from recsys.vocab import Vocabulary
+from serving.cursor import fingerprints
 from serving.profiles import Event
+from serving.shelf import Filters, Shelf
 
 _log = logging.getLogger("recsys.engine")
 
@@ -33,8 +37,28 @@ SOURCES = ("tower", "neighbours", "popular")
 WAY_OUT = "make another live with: recsys rollback or recsys fit"
 
 
+NO_ROWS = np.zeros(0, np.int64)
+
+Found = tuple[int, float, str]
+"""Row, score and source."""
+
+
 class ItemNotFound(RecsysError):
     """The live release does not know that item."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One person's question: their vector user (d,), their past, what of it may come again, the rows that they dislike, the rows out (O,)
+    that may not be recommended to them, and which may at all, allowed (n + 1,) bool, None for every one.
+    """
+
+    user: np.ndarray
+    past: Histories
+    had: Returns
+    disliked: np.ndarray
+    out: np.ndarray
+    allowed: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +89,15 @@ class Snapshot:
     kinds: np.ndarray
     scale: float
     now: int
+    shelf: Shelf
     user_tower: onnxruntime.InferenceSession
+
+    @cached_property
+    def fingerprints(self) -> tuple[np.ndarray, np.ndarray]:
+        """What cursors know items by, sorted, and whose row each is, (n + 1,)."""
+        values = fingerprints(self.vocab.ids)
+        rows = np.argsort(values, kind="stable")
+        return values[rows], rows
 
     @cached_property
     def most_lift(self) -> float:
@@ -73,12 +105,15 @@ class Snapshot:
         return float(self.lift.max())
 
     @classmethod
-    def load(cls, release: Release) -> "Snapshot":
-        """Verify a release, read it and answer once; raise ReleaseDamaged where its parts do not fit together."""
+    def load(cls, release: Release, items: Path | None = None) -> "Snapshot":
+        """Verify a release, read it and answer once; raise ReleaseDamaged where its parts do not fit together.
+
+        items: the folder of the catalogue, for what items can be filtered by.
+        """
         faiss.omp_set_num_threads(1)  # holds for this thread
         try:
             release.verify()
-            snapshot = cls._read(release)
+            snapshot = cls._read(release, items)
             snapshot._warm()
         except RecsysError:
             raise
@@ -87,7 +122,7 @@ class Snapshot:
         return snapshot
 
     @classmethod
-    def _read(cls, release: Release) -> "Snapshot":
+    def _read(cls, release: Release, folder: Path | None) -> "Snapshot":
         if release.manifest.get("format") != FORMAT:
             raise ReleaseDamaged(f"release {release.id} was made by another version of recsys; train anew with: recsys fit")
         items = pq.read_table(release.file("items.parquet"), columns=["item_id", "row", "first_seen", "count", "title"])
@@ -98,10 +133,11 @@ class Snapshot:
         config = tomllib.loads(release.file("config.toml").read_text())  # not as Settings: theirs may have changed since
         count = np.concatenate([[0.0], np.nan_to_num(items["count"].to_numpy())])
         first, now = np.concatenate([[0], items["first_seen"].cast("int64").to_numpy()]), release.manifest["now"]
+        vocab = Vocabulary(items["item_id"].to_pylist())
         return cls(
             id=release.id,
             history=config["data"]["history"],
-            vocab=Vocabulary(items["item_id"].to_pylist()),
+            vocab=vocab,
             titles=[None, *items["title"].to_pylist()],
             vectors=np.load(release.file("vectors.npy"), mmap_mode="r"),
             prototypes=np.load(release.file("prototypes.npy"), mmap_mode="r"),
@@ -117,6 +153,7 @@ class Snapshot:
             kinds=np.array(release.manifest["kinds"], np.int64),
             scale=release.manifest["scale"],
             now=now,
+            shelf=Shelf(Catalogue(folder).read() if folder else CATALOGUE.empty_table(), vocab),
             user_tower=_session(release.file("user_tower.onnx")),
         )
 
@@ -137,9 +174,19 @@ class Snapshot:
             self.recommend([Event(self.vocab.ids[1], "play", self.now)], 10)
 
     def recommend(
-        self, history: Sequence[Event], k: int, exclude_seen: bool = True, exclude_items: Iterable[str] = ()
+        self,
+        history: Sequence[Event],
+        k: int,
+        exclude_seen: bool = True,
+        exclude_items: Iterable[str] = (),
+        include_items: Iterable[str] | None = None,
+        filters: Filters | None = None,
+        shown: np.ndarray | None = None,
     ) -> list[dict[str, Any]]:
         """Return up to `k` items for a history (oldest first), best first: item_id, score, source, title where known.
+
+        Where include_items are given there are no others; filters: what must be true of an item (see serving.shelf); shown: fingerprints
+        of items that were on earlier pages (see serving.cursor). What is left is ranked as if there were nothing else.
 
         An item whose newest event is a dislike or a skip stays out even where seen items are allowed; near copies of what is disliked stay
         out as well, and what is like it comes later (recsys.refused). The score is how likely the item is
@@ -154,7 +201,10 @@ class Snapshot:
         last_word = dict(zip(rows[known].tolist(), kinds[known].tolist(), strict=True))
         barred = {row for row, kind in last_word.items() if exclude_seen or not events.IS_POSITIVE[kind]}
         barred.update(self.vocab.rows(exclude_items).tolist())
-        out = np.fromiter(barred, np.int64)
+        if shown is not None:
+            barred.update(self._shown(shown))
+        barred.discard(0)
+        out, allowed = np.fromiter(barred, np.int64), self._allowed(include_items, filters)
         answer: list[dict[str, Any]] = []
         if len(known):
             time = np.array([history[place].timestamp for place in known.tolist()], np.int64)
@@ -162,14 +212,31 @@ class Snapshot:
             read = refused.readable(past, self.kinds).newest(self.history)
             user = self._user(read.item, read.kind, gap_buckets(read.time))
             had = again.returns(past)
-            allowed = ~np.isin(had.item, out)
-            had = Returns(had.query[allowed], had.item[allowed], had.place[allowed])
-            disliked = refused.disliked(past)[1]
-            ask = self._alone if self.fusion is None else self._fused
-            answer = [self._item(*each) for each in ask(user, past, had, disliked, k, out)]
-            if len(answer) < k and len(disliked):
-                barred.update(np.flatnonzero(self._pushed(disliked, np.arange(len(self.vectors))) == 0).tolist())
-        return answer + self._popular(k - len(answer), barred | {self.vocab.row(item["item_id"]) for item in answer})
+            kept = ~np.isin(had.item, out) & (allowed is None or allowed[had.item])
+            had = Returns(had.query[kept], had.item[kept], had.place[kept])
+            asked = Asked(user, past, had, refused.disliked(past)[1], out, allowed)
+            found = self._alone(asked, k) if self.fusion is None else self._fused(asked, k)
+            answer = [self._item(*each) for each in found]
+            if len(answer) < k and len(asked.disliked):
+                barred.update(np.flatnonzero(self._pushed(asked.disliked, np.arange(len(self.vectors))) == 0).tolist())
+        return answer + self._popular(k - len(answer), barred | {self.vocab.row(item["item_id"]) for item in answer}, allowed)
+
+    def _shown(self, shown: np.ndarray) -> list[int]:
+        """Return the rows of items by their fingerprints."""
+        values, rows = self.fingerprints
+        places = ranges(np.searchsorted(values, shown), np.searchsorted(values, shown, side="right"))
+        return rows[places].tolist()
+
+    def _allowed(self, include_items: Iterable[str] | None, filters: Filters | None) -> np.ndarray | None:
+        """Return which rows may be recommended, (n + 1,) bool; None for all."""
+        if include_items is None and not filters:
+            return None
+        allowed = self.shelf.let_through(filters or {})
+        if include_items is not None:
+            included = np.zeros(len(self.vocab), bool)
+            included[self.vocab.rows(include_items)] = True
+            allowed = allowed & included
+        return allowed
 
     def similar(self, item_id: str, k: int) -> list[dict[str, Any]]:
         """Return the `k` items nearest to one, without it, best first."""
@@ -196,44 +263,44 @@ class Snapshot:
         """Return what the scores of rows are multiplied by for what is disliked, (C,)."""
         return refused.factors(self.vectors[rows], self.vectors[disliked]) if len(disliked) else np.ones(len(rows), np.float32)
 
-    def _alone(
-        self, user: np.ndarray, past: Histories, had: Returns, disliked: np.ndarray, k: int, out: np.ndarray
-    ) -> list[tuple[int, float, str]]:
-        """Return row, score and source of the best `k` by the towers; what somebody had already is scored beside the index.
+    def _alone(self, asked: Asked, k: int) -> list[Found]:
+        """Return the best `k` by the towers; what somebody had already is scored beside the index.
 
         Where something is disliked the list is taken longer until nothing behind it, which may only lose, belongs in the answer.
         """
-        own = self.prototypes[had.item] @ user + self.bias[had.item] + self.again.towers[had.place] / self.scale
-        depth = k
+        had, depth = asked.had, k
+        own = self.prototypes[had.item] @ asked.user + self.bias[had.item] + self.again.towers[had.place] / self.scale
         while True:
-            nearest = self._nearest(user, depth, np.concatenate([out, had.item]))
-            rows = np.array([row for row, _ in nearest] + had.item.tolist(), np.int64)
-            raw = np.concatenate([[score for _, score in nearest], own])
-            factor = self._pushed(disliked, rows)
+            rows, raw = self._list(asked, depth, had.item)
+            last, full = raw[-1] if len(raw) else -np.inf, len(rows) >= depth
+            rows, raw = np.concatenate([rows, had.item]), np.concatenate([raw, own])
+            factor = self._pushed(asked.disliked, rows)
             with np.errstate(divide="ignore"):
                 scores = raw + np.log(factor) / self.scale
             best = [place for place in np.lexsort((rows, -scores))[:k].tolist() if factor[place] > 0]
-            if not len(disliked) or len(nearest) < depth or (len(best) == k and scores[best[-1]] > nearest[-1][1]):
+            if not len(asked.disliked) or not full or (len(best) == k and scores[best[-1]] > last):
                 return [(int(rows[place]), float(scores[place]), "tower") for place in best]
             depth *= 4
 
-    def _fused(
-        self, user: np.ndarray, past: Histories, had: Returns, disliked: np.ndarray, k: int, out: np.ndarray
-    ) -> list[tuple[int, float, str]]:
-        """Return row, score and source of the best `k` by all three experts.
+    def _fused(self, asked: Asked, k: int) -> list[Found]:
+        """Return the best `k` by all three experts.
 
         Asked are the best of each. Who is in none of these lists has no votes, and at most what the last of the others have: while that
         might be enough (Fagin's threshold algorithm, PODS 2001) the lists are taken longer.
         """
         assert self.fusion is not None
-        now = np.array([max(self.now, past.time[-1])])
-        votes = fusion.without(self.neighbours.votes(past, now), np.zeros(len(out), np.int64), out, len(self.vectors))
+        past, had = asked.past, asked.had
+        votes = self.neighbours.votes(past, np.array([max(self.now, past.time[-1])]))
+        votes = fusion.without(votes, np.zeros(len(asked.out), np.int64), asked.out, len(self.vectors))
+        if asked.allowed is not None:
+            kept = asked.allowed[votes[1]]
+            votes = votes[0][kept], votes[1][kept], votes[2][kept]
         weights = self.fusion.of(np.array([len(past.item)]))[0]
         depth = max(k, fusion.BEST)
         while True:
-            rows, by_expert, limit = self._opinions(user, votes, weights, depth, out, had.item)
+            rows, by_expert, limit = self._opinions(asked, votes, weights, depth)
             by_expert[:, np.searchsorted(rows, had.item)] *= self.again.factors(had)[2]
-            factor = self._pushed(disliked, rows)
+            factor = self._pushed(asked.disliked, rows)
             score = by_expert.sum(axis=0) * self.lift[rows] * factor
             best = np.lexsort((rows, -score, factor == 0))[:k]
             best = best[factor[best] > 0]
@@ -242,41 +309,52 @@ class Snapshot:
                 return list(zip(rows[best].tolist(), score[best].tolist(), source[best].tolist(), strict=True))
             depth *= 4
 
-    def _opinions(
-        self, user: np.ndarray, votes: Votes, weights: np.ndarray, depth: int, out: np.ndarray, had: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return rows (C,), what towers, neighbours and popularity say for each (3, C), and the most that any other row can have.
-
-        out (O,): rows that may not be among them, had (R,): rows that must be.
-        """
-        logits, found = self.index.search(user[None], depth + len(out))
-        known = (found[0] > 0) & ~np.isin(found[0], out)
-        nearest, logits = found[0][known], self.scale * logits[:, known]
-        popular = self.popular[: depth + len(out)]
-        others = np.setdiff1d(np.concatenate([votes[1], had, popular[~np.isin(popular, out)]]), nearest)
+    def _opinions(self, asked: Asked, votes: Votes, weights: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return rows (C,), what towers, neighbours and popularity say for each (3, C), and the most that any other row can have."""
+        nearest, scores = self._list(asked, depth)
+        logits = self.scale * scores[None]
+        popular = self.popular if asked.allowed is None else self.popular[asked.allowed[self.popular]]
+        popular = popular[: depth + len(asked.out)]
+        others = np.concatenate([votes[1], asked.had.item, popular[~np.isin(popular, asked.out)]])
+        others = np.setdiff1d(others, nearest)
         rows, place = np.unique(np.concatenate([nearest, others]), return_inverse=True)
         expected = np.empty(len(rows), np.float32)
-        expected[place] = np.concatenate([logits[0], self.scale * (self.prototypes[others] @ user + self.bias[others])])
+        expected[place] = np.concatenate([logits[0], self.scale * (self.prototypes[others] @ asked.user + self.bias[others])])
         total = float(fusion.log_total(logits)[0, 0]) if logits.size else 0.0
         by_expert = np.zeros((3, len(rows)))
         by_expert[0] = (1 - weights.sum()) * np.exp(expected - total)
         by_expert[1, np.searchsorted(rows, votes[1])] = weights[0] * fusion.shares_of(votes[2], votes[0], 1)
         by_expert[2] = weights[1] * self.share[rows]
         last = float(np.exp(logits.min() - total)) if logits.size else 1.0
-        return rows, by_expert, float((1 - weights.sum()) * last + weights[1] * self.share[popular[-1]])
+        least = self.share[popular[-1]] if len(popular) else 0.0
+        return rows, by_expert, float((1 - weights.sum()) * last + weights[1] * least)
+
+    def _list(self, asked: Asked, depth: int, more_out: np.ndarray = NO_ROWS) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows and scores of the best `depth` by the towers of what may be recommended, best first.
+
+        Of a small selection every item is scored: an index would have to be searched whole to find its few.
+        """
+        out = np.concatenate([asked.out, more_out])
+        if asked.allowed is None:
+            scores, found = self.index.search(asked.user[None], depth + len(out))
+            kept = (found[0] > 0) & ~np.isin(found[0], out)
+            return found[0][kept][:depth], scores[0][kept][:depth]
+        allowed = asked.allowed.copy()
+        allowed[out] = False
+        rows = np.flatnonzero(allowed)
+        scores = self.prototypes[rows] @ asked.user + self.bias[rows]
+        best = np.argsort(-scores, kind="stable")[:depth]
+        return rows[best], scores[best]
 
     def _nearest(self, query: np.ndarray, k: int, out: np.ndarray, biased: bool = True) -> list[tuple[int, float]]:
         scores, rows = self.index.search(query[None], k, exclude=out, biased=biased)
         return [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row > 0]
 
-    def _popular(self, k: int, out: set[int]) -> list[dict[str, Any]]:
-        picked: list[int] = []
-        for row in self.popular:
-            if len(picked) >= k:
-                break
-            if int(row) not in out:
-                picked.append(int(row))
-        return [self._item(row, float(self.popularity[row]), "popular") for row in picked]
+    def _popular(self, k: int, out: set[int], allowed: np.ndarray | None) -> list[dict[str, Any]]:
+        rows = self.popular if allowed is None else self.popular[allowed[self.popular]]
+        rows = rows[: k + len(out)] if k > 0 else NO_ROWS
+        rows = rows[~np.isin(rows, np.fromiter(out, np.int64))][:k]
+        return [self._item(row, float(self.popularity[row]), "popular") for row in rows.tolist()]
 
     def _item(self, row: int, score: float, source: str) -> dict[str, Any]:
         item = {"item_id": self.vocab.ids[row], "score": score, "source": source}
@@ -291,8 +369,8 @@ class Engine:
     log, and the old one keeps serving.
     """
 
-    def __init__(self, releases: Path, watch_seconds: float = 1.0):
-        self.registry = Registry(releases)
+    def __init__(self, releases: Path, watch_seconds: float = 1.0, items: Path | None = None):
+        self.registry, self.items = Registry(releases), items
         self.watch_seconds = watch_seconds
         self.snapshot: Snapshot | None = None
         self._refused: tuple[str, int] | None = None
@@ -313,7 +391,7 @@ class Engine:
         if id is None or (self.snapshot is not None and id == self.snapshot.id) or self._refused == (id, pointed):
             return False
         try:
-            self.snapshot = Snapshot.load(self.registry.open(id))
+            self.snapshot = Snapshot.load(self.registry.open(id), self.items)
         except RecsysError as error:
             self._refused = (id, pointed)
             serving = f"release {self.snapshot.id} keeps serving" if self.snapshot else f"no release is serving ({WAY_OUT})"
