@@ -20,6 +20,12 @@ SCHEMA = pa.schema(
 )
 """Every catalogue has these columns; others are kept as text or numbers."""
 
+WITHDRAWN = "withdrawn"
+"""A column of our own: 1 where an item is not to be recommended any more, 0 where it is again."""
+
+SEGMENTS = 256
+"""More segments than that are made one."""
+
 
 class Catalogue:
     """Titles, genres and whatever else the sources said, one row per item."""
@@ -36,9 +42,17 @@ class Catalogue:
         with locked(self.folder):
             news = self.news(table)
             if len(news):
-                path = self.folder / f"{len(self.segments()):06d}.parquet"
-                write_beside(path, lambda beside: pq.write_table(news, beside, compression="zstd"), exclusive=True)
+                self._write(news)
             return len(news)
+
+    def put(self, table: pa.Table) -> None:
+        """Add what `table` says, be it new or not: the cost does not grow with the catalogue, until it is tidied up once in a while."""
+        with locked(self.folder):
+            self._write(table)
+            if len(old := self.segments()) > SEGMENTS:
+                self._write(self.read())  # says the same as all before it: whoever dies here, or reads now, loses nothing
+                for path in old:
+                    path.unlink()
 
     def news(self, table: pa.Table) -> pa.Table:
         """Return the rows that `add` would write: whole items of which `table` says something that was not known."""
@@ -55,11 +69,25 @@ class Catalogue:
 
     def read(self) -> pa.Table:
         """Return one row per item, first seen first."""
-        return merge([SCHEMA.empty_table(), *(pq.read_table(path) for path in self.segments())])
+        while True:
+            segments = self.segments()
+            try:
+                return merge([SCHEMA.empty_table(), *(pq.read_table(path) for path in segments)])
+            except FileNotFoundError:
+                if segments == self.segments():
+                    raise  # nobody tidied up meanwhile
 
     def items(self) -> dict[str, dict[str, Any]]:
         """Return the catalogue for look-ups: item_id -> its row."""
         return {row["item_id"]: row for row in self.read().to_pylist()}
+
+    def _write(self, table: pa.Table) -> None:
+        """Commit a segment behind all others."""
+        last = self.segments()[-1:]
+        number = int(last[0].stem) + 1 if last else 0
+        write_beside(
+            self.folder / f"{number:06d}.parquet", lambda beside: pq.write_table(table, beside, compression="zstd"), exclusive=True
+        )
 
 
 def merge(parts: Sequence[pa.Table]) -> pa.Table:

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import re
 import signal
 import socket
 import time
@@ -24,6 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from redis.exceptions import RedisError
 from starlette.convertors import PathConvertor, register_url_convertor
 
+from recsys.catalogue import WITHDRAWN
 from recsys.errors import BadInput, RecsysError, nearest
 from recsys.events import EVENT_TYPES
 from recsys.home import Home
@@ -40,6 +42,7 @@ from serving.warm import warm
 BATCH = 500
 MAX_K = 500
 MAX_HISTORY = 200
+MAX_COLUMNS = 64
 MAX_INCLUDED = 10_000
 MAX_CURSOR = 6000
 """Letters: those of a cursor with all that one can carry."""
@@ -98,6 +101,7 @@ Seconds = Annotated[
     ),
     AfterValidator(_not_in_the_future),
 ]
+Text = Annotated[str, Field(max_length=2000)]
 Share = Annotated[float, Field(ge=0, le=1, description="a rating as a share of its scale, or the share that was watched")]
 K = Annotated[int, Field(ge=1, le=MAX_K, description="how many items")]
 
@@ -216,6 +220,45 @@ class Deleted(BaseModel):
     """What became of a profile."""
 
     deleted: bool = Field(description="false where there was none")
+    request_id: str
+
+
+class ItemIn(BaseModel):
+    """What is known about an item: a title, genres, and any other column, each a text, a number or a list of texts."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, Text | bool | int | float | list[Text]]
+
+    title: Text | None = None
+    genres: list[Text] | None = Field(None, max_length=100)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "ItemIn":
+        extra = self.__pydantic_extra__
+        if len(extra) > MAX_COLUMNS:
+            raise ValueError(f"an item has {MAX_COLUMNS} columns at most; got {len(extra)}")
+        for name, value in extra.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ .-]{0,63}", name) or name in ("item_id", WITHDRAWN):
+                raise ValueError(f"{name[:80]!r} is no name for a column: a letter, then up to 63 letters, digits, '_', '-', '.' or spaces")
+            if isinstance(value, bool):
+                raise ValueError(f"{name}: a column holds texts, numbers or lists of texts; write 0 or 1 for {str(value).lower()}")
+            if isinstance(value, (int, float)) and not abs(value) < 2**53:
+                raise ValueError(f"{name}: {value} is too large a number")
+        return self
+
+
+class Put(BaseModel):
+    """What became of an item."""
+
+    item_id: str
+    release_knows: bool = Field(description="false while it stands where its content puts it: the next update learns more")
+    request_id: str
+
+
+class Withdrawn(BaseModel):
+    """An item that is not recommended any more."""
+
+    item_id: str
     request_id: str
 
 
@@ -338,6 +381,25 @@ async def similar(request: Request, item_id: Annotated[Id, Path()], k: Annotated
         return _answer(snapshot, snapshot.similar(item_id, k))
     except ItemNotFound as error:
         raise HTTPException(404, str(error)) from None
+
+
+@v1.put("/items/{item_id:id}", response_model=Put, tags=["items"])
+async def put_item(request: Request, item_id: Annotated[Id, Path()], body: ItemIn) -> Response:
+    """Say what is known about an item. It can be recommended at once, and by other workers within a second; if withdrawn it is back.
+
+    What is left out stays as it was.
+    """
+    await _restock(request, {"item_id": item_id, **body.model_dump(exclude_none=True), WITHDRAWN: 0})
+    snapshot = request.app.state.engine.snapshot
+    known = snapshot is not None and 0 < snapshot.vocab.row(item_id) < len(snapshot.vocab.base)
+    return _json({"item_id": item_id, "release_knows": known, "request_id": _request_id()})
+
+
+@v1.delete("/items/{item_id:id}", response_model=Withdrawn, tags=["items"])
+async def withdraw_item(request: Request, item_id: Annotated[Id, Path()]) -> Response:
+    """Withdraw an item: it is not recommended any more, until it is put again. What people did with it stays."""
+    await _restock(request, {"item_id": item_id, WITHDRAWN: 1})
+    return _json({"item_id": item_id, "request_id": _request_id()})
 
 
 @v1.get("/releases", response_model=Releases, tags=["releases"])
@@ -506,6 +568,15 @@ async def _written(work: Coroutine[Any, Any, T]) -> T:
         raise _not_now(str(error)) from None
     except AWAY:
         raise _not_now("Redis is away, nothing is acknowledged; send it again, events with the same event ids if they had any") from None
+
+
+async def _restock(request: Request, row: dict[str, Any]) -> None:
+    """Write a row into the catalogue, where it survives a restart, and serve by it."""
+    engine: Engine = request.app.state.engine
+    try:
+        await asyncio.to_thread(engine.put, row)
+    except OSError as error:
+        raise _not_now(f"the catalogue cannot be written: {error.strerror}; nothing was changed") from None
 
 
 def _snapshot(request: Request) -> Snapshot:

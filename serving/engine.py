@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import threading
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ from typing import Any
 import faiss
 import numpy as np
 import onnxruntime
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
 
 from recsys import again, events, fusion, refused
 from recsys.again import Again, Returns
 from recsys.catalogue import SCHEMA as CATALOGUE
-from recsys.catalogue import Catalogue
+from recsys.catalogue import WITHDRAWN, Catalogue
+from recsys.content import features, placed
 from recsys.errors import RecsysError, ReleaseDamaged
 from recsys.fusion import Fusion, Votes
 from recsys.index import ItemIndex
@@ -28,6 +33,7 @@ from recsys.vocab import Vocabulary
 from serving.cursor import fingerprints
 from serving.profiles import Event
 from serving.shelf import Filters, Shelf
+from serving.stock import Names, Rows
 
 _log = logging.getLogger("recsys.engine")
 
@@ -69,14 +75,16 @@ class Snapshot:
     mapped from files; popularity (n + 1,) as a share of the most popular item's, share (n + 1,) of all that is watched. popular (n,) rows,
     most popular first; lift (n + 1,): what the fused score of whoever has a history is multiplied by; kinds: how many events of each type
     the towers have learned from; scale: what turns the index's scores into logits; now: the newest event that the release has learned, ms.
+    withdrawn (n + 1,) bool: what nobody is recommended any more, None where that is nothing; fingerprints: what cursors know items by,
+    sorted, and whose row each is. Behind the n items of the release, and not in its index, stand those that came since (`stocked`).
     """
 
     id: str
     history: int
-    vocab: Vocabulary
+    vocab: Names
     titles: list[str | None]
-    vectors: np.ndarray
-    prototypes: np.ndarray
+    vectors: Rows
+    prototypes: Rows
     bias: np.ndarray
     popular: np.ndarray
     popularity: np.ndarray
@@ -90,14 +98,12 @@ class Snapshot:
     scale: float
     now: int
     shelf: Shelf
+    withdrawn: np.ndarray | None
+    fingerprints: tuple[np.ndarray, np.ndarray]
+    fresh: float
+    buckets: int
+    folder: Path
     user_tower: onnxruntime.InferenceSession
-
-    @cached_property
-    def fingerprints(self) -> tuple[np.ndarray, np.ndarray]:
-        """What cursors know items by, sorted, and whose row each is, (n + 1,)."""
-        values = fingerprints(self.vocab.ids)
-        rows = np.argsort(values, kind="stable")
-        return values[rows], rows
 
     @cached_property
     def most_lift(self) -> float:
@@ -105,15 +111,12 @@ class Snapshot:
         return float(self.lift.max())
 
     @classmethod
-    def load(cls, release: Release, items: Path | None = None) -> "Snapshot":
-        """Verify a release, read it and answer once; raise ReleaseDamaged where its parts do not fit together.
-
-        items: the folder of the catalogue, for what items can be filtered by.
-        """
+    def load(cls, release: Release) -> "Snapshot":
+        """Verify a release, read it and answer once; raise ReleaseDamaged where its parts do not fit together."""
         faiss.omp_set_num_threads(1)  # holds for this thread
         try:
             release.verify()
-            snapshot = cls._read(release, items)
+            snapshot = cls._read(release)
             snapshot._warm()
         except RecsysError:
             raise
@@ -122,7 +125,7 @@ class Snapshot:
         return snapshot
 
     @classmethod
-    def _read(cls, release: Release, folder: Path | None) -> "Snapshot":
+    def _read(cls, release: Release) -> "Snapshot":
         if release.manifest.get("format") != FORMAT:
             raise ReleaseDamaged(f"release {release.id} was made by another version of recsys; train anew with: recsys fit")
         items = pq.read_table(release.file("items.parquet"), columns=["item_id", "row", "first_seen", "count", "title"])
@@ -133,14 +136,14 @@ class Snapshot:
         config = tomllib.loads(release.file("config.toml").read_text())  # not as Settings: theirs may have changed since
         count = np.concatenate([[0.0], np.nan_to_num(items["count"].to_numpy())])
         first, now = np.concatenate([[0], items["first_seen"].cast("int64").to_numpy()]), release.manifest["now"]
-        vocab = Vocabulary(items["item_id"].to_pylist())
+        vocab, none = Vocabulary(items["item_id"].to_pylist()), np.zeros((0, 0), np.float32)
         return cls(
             id=release.id,
             history=config["data"]["history"],
-            vocab=vocab,
+            vocab=Names(vocab, []),
             titles=[None, *items["title"].to_pylist()],
-            vectors=np.load(release.file("vectors.npy"), mmap_mode="r"),
-            prototypes=np.load(release.file("prototypes.npy"), mmap_mode="r"),
+            vectors=Rows(np.load(release.file("vectors.npy"), mmap_mode="r"), none),
+            prototypes=Rows(np.load(release.file("prototypes.npy"), mmap_mode="r"), none),
             bias=np.load(release.file("bias.npy"), mmap_mode="r"),
             popular=1 + np.argsort(-count[1:], kind="stable"),
             popularity=count / max(count.max(), 1e-9),
@@ -153,14 +156,64 @@ class Snapshot:
             kinds=np.array(release.manifest["kinds"], np.int64),
             scale=release.manifest["scale"],
             now=now,
-            shelf=Shelf(Catalogue(folder).read() if folder else CATALOGUE.empty_table(), vocab),
+            shelf=Shelf(CATALOGUE.empty_table(), vocab),
+            withdrawn=None,
+            fingerprints=_by_fingerprint(vocab.ids),
+            fresh=config["neighbours"]["fresh"],
+            buckets=config["model"]["features"],
+            folder=release.folder,
             user_tower=_session(release.file("user_tower.onnx")),
+        )
+
+    def stocked(self, catalogue: pa.Table) -> "Snapshot":
+        """Return the same release with what the catalogue says now: what is withdrawn, and items that have come since.
+
+        A new item stands where content alone puts it, with the popularity of what nobody has watched yet, until an update knows more.
+        Nothing is copied but a few numbers per item. Call it on the snapshot of a release, not on one that is stocked.
+        """
+        ids = catalogue["item_id"].to_pylist()
+        gone = np.zeros(len(ids), bool)
+        if WITHDRAWN in catalogue.column_names:
+            gone = pc.fill_null(catalogue[WITHDRAWN].cast(pa.int64()), 0).to_numpy() > 0
+        come = [place for place, (id, out) in enumerate(zip(ids, gone.tolist(), strict=True)) if not out and not self.vocab.row(id)]
+        vocab = Names(self.vocab.base, [ids[place] for place in come])
+        told = catalogue.take(pa.array(come, pa.int64())).to_pylist()
+        vectors = np.zeros((len(come), self.vectors.width), np.float32)
+        if told:
+            with safe_open(self.folder / "towers.safetensors", framework="numpy") as file:
+                table = file.get_tensor("items.content.weight")
+            vectors = np.stack([placed(table, features(item, self.buckets)) for item in told])
+        withdrawn = np.zeros(len(vocab), bool)
+        withdrawn[vocab.rows(id for id, out in zip(ids, gone.tolist(), strict=True) if out)] = True
+        withdrawn[0] = False
+        values, rows = _by_fingerprint(vocab.more)
+        place = np.searchsorted(self.fingerprints[0], values)
+
+        def behind(numbers: np.ndarray, value: float) -> np.ndarray:
+            return np.concatenate([numbers, np.full(len(come), value, numbers.dtype)]) if come else numbers
+
+        late = np.arange(len(self.vectors.base), len(vocab))
+        return replace(
+            self,
+            vocab=vocab,
+            titles=[*self.titles, *(item.get("title") for item in told)],
+            vectors=Rows(self.vectors.base, vectors),
+            prototypes=Rows(self.prototypes.base, vectors),
+            bias=behind(self.bias, self.bias[0]),
+            popular=np.concatenate([self.popular, late]),
+            popularity=behind(self.popularity, 0.0),
+            share=behind(self.share, 0.0),
+            lift=behind(self.lift, self.fresh),
+            shelf=Shelf(catalogue, vocab),
+            withdrawn=withdrawn if withdrawn.any() else None,
+            fingerprints=(np.insert(self.fingerprints[0], place, values), np.insert(self.fingerprints[1], place, rows + late[:1].sum())),
         )
 
     def _warm(self) -> None:
         """Run every part once, so that the first request meets warm caches and a misfit shows now."""
-        n, width = len(self.vocab) - 1, self.vectors.shape[1]
-        if not len(self.index) == n == len(self.vectors) - 1 == len(self.bias) - 1 or self.prototypes.shape != self.vectors.shape:
+        n, width = len(self.vocab) - 1, self.vectors.width
+        same = self.prototypes.base.shape == self.vectors.base.shape
+        if not len(self.index) == n == len(self.vectors) - 1 == len(self.bias) - 1 or not same:
             raise ReleaseDamaged(
                 f"release {self.id} has {n} items, {len(self.vectors) - 1} vectors, {len(self.prototypes) - 1} prototypes "
                 f"and {len(self.index)} in the index; "
@@ -170,8 +223,8 @@ class Snapshot:
             user = self._user(np.ones(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
             if user.shape != (width,) or not np.isfinite(user).all():
                 raise ReleaseDamaged(f"release {self.id}: its user tower does not give {width} numbers; roll back with: recsys rollback")
-            self._nearest(user, 10, np.zeros(0, np.int64))
-            self.recommend([Event(self.vocab.ids[1], "play", self.now)], 10)
+            self._searched(user, 10, NO_ROWS)
+            self.recommend([Event(self.vocab.id(1), "play", self.now)], 10)
 
     def recommend(
         self,
@@ -212,7 +265,7 @@ class Snapshot:
             read = refused.readable(past, self.kinds).newest(self.history)
             user = self._user(read.item, read.kind, gap_buckets(read.time))
             had = again.returns(past)
-            kept = ~np.isin(had.item, out) & (allowed is None or allowed[had.item])
+            kept = ~np.isin(had.item, out) & self._free(had.item, allowed)
             had = Returns(had.query[kept], had.item[kept], had.place[kept])
             asked = Asked(user, past, had, refused.disliked(past)[1], out, allowed)
             found = self._alone(asked, k) if self.fusion is None else self._fused(asked, k)
@@ -245,12 +298,13 @@ class Snapshot:
             raise ItemNotFound(
                 f"release {self.id} does not know item {item_id!r}; an item is known once an event named it and an update ran"
             )
-        return [self._item(near, score, "tower") for near, score in self._nearest(self.prototypes[row], k, np.array([row]), biased=False)]
+        rows, scores = self._searched(self.prototypes[row], k, np.array([row]), biased=False)
+        return [self._item(*near, "tower") for near in zip(rows[:k].tolist(), scores[:k].tolist(), strict=True)]
 
     def _user(self, rows: np.ndarray, kinds: np.ndarray, gaps: np.ndarray) -> np.ndarray:
         """Run the user tower on one history: (L,) each -> (d,), zeros where there is nothing to read."""
         if not len(rows):
-            return np.zeros(self.vectors.shape[1], np.float32)
+            return np.zeros(self.vectors.width, np.float32)
         feed = {
             "items": np.ascontiguousarray(self.vectors[rows], np.float32)[None],
             "kinds": kinds.astype(np.int64)[None],
@@ -292,9 +346,8 @@ class Snapshot:
         past, had = asked.past, asked.had
         votes = self.neighbours.votes(past, np.array([max(self.now, past.time[-1])]))
         votes = fusion.without(votes, np.zeros(len(asked.out), np.int64), asked.out, len(self.vectors))
-        if asked.allowed is not None:
-            kept = asked.allowed[votes[1]]
-            votes = votes[0][kept], votes[1][kept], votes[2][kept]
+        kept = self._free(votes[1], asked.allowed)
+        votes = votes[0][kept], votes[1][kept], votes[2][kept]
         weights = self.fusion.of(np.array([len(past.item)]))[0]
         depth = max(k, fusion.BEST)
         while True:
@@ -313,8 +366,7 @@ class Snapshot:
         """Return rows (C,), what towers, neighbours and popularity say for each (3, C), and the most that any other row can have."""
         nearest, scores = self._list(asked, depth)
         logits = self.scale * scores[None]
-        popular = self.popular if asked.allowed is None else self.popular[asked.allowed[self.popular]]
-        popular = popular[: depth + len(asked.out)]
+        popular = self._popular_rows(asked.allowed)[: depth + len(asked.out)]
         others = np.concatenate([votes[1], asked.had.item, popular[~np.isin(popular, asked.out)]])
         others = np.setdiff1d(others, nearest)
         rows, place = np.unique(np.concatenate([nearest, others]), return_inverse=True)
@@ -336,28 +388,52 @@ class Snapshot:
         """
         out = np.concatenate([asked.out, more_out])
         if asked.allowed is None:
-            scores, found = self.index.search(asked.user[None], depth + len(out))
-            kept = (found[0] > 0) & ~np.isin(found[0], out)
-            return found[0][kept][:depth], scores[0][kept][:depth]
-        allowed = asked.allowed.copy()
-        allowed[out] = False
-        rows = np.flatnonzero(allowed)
+            rows, scores = self._searched(asked.user, depth, out)
+            return rows[:depth], scores[:depth]
+        rows = np.flatnonzero(self._free(np.arange(len(self.vocab)), asked.allowed))
+        rows = rows[~np.isin(rows, out)]
         scores = self.prototypes[rows] @ asked.user + self.bias[rows]
         best = np.argsort(-scores, kind="stable")[:depth]
         return rows[best], scores[best]
 
-    def _nearest(self, query: np.ndarray, k: int, out: np.ndarray, biased: bool = True) -> list[tuple[int, float]]:
-        scores, rows = self.index.search(query[None], k, exclude=out, biased=biased)
-        return [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row > 0]
+    def _searched(self, query: np.ndarray, depth: int, out: np.ndarray, biased: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and scores of the best `depth` or more items in the index and behind it, best first, without `out`."""
+        wanted = depth + len(out)
+        while True:
+            scores, found = self.index.search(query[None], wanted, biased=biased)
+            kept = (found[0] > 0) & ~np.isin(found[0], out)
+            kept[kept] = self._free(found[0][kept], None)
+            if self.withdrawn is None or np.count_nonzero(kept) >= depth or wanted >= len(self.index):
+                break
+            wanted *= 4  # so many of the nearest are withdrawn
+        rows, best = found[0][kept], scores[0][kept]
+        late = np.arange(len(self.vectors.base), len(self.vocab))
+        late = late[self._free(late, None) & ~np.isin(late, out)]
+        if not len(late):
+            return rows, best
+        rows = np.concatenate([rows, late])
+        best = np.concatenate([best, self.prototypes[late] @ query + (self.bias[late] if biased else 0)]).astype(np.float32)
+        order = np.lexsort((rows, -best))
+        return rows[order], best[order]
+
+    def _free(self, rows: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
+        """Say which rows may be recommended, whoever asks: (R,) bool."""
+        free = np.ones(len(rows), bool) if allowed is None else allowed[rows]
+        return free if self.withdrawn is None else free & ~self.withdrawn[rows]
+
+    def _popular_rows(self, allowed: np.ndarray | None) -> np.ndarray:
+        """Return what may be recommended, the most popular first."""
+        if allowed is None and self.withdrawn is None:
+            return self.popular
+        return self.popular[self._free(self.popular, allowed)]
 
     def _popular(self, k: int, out: set[int], allowed: np.ndarray | None) -> list[dict[str, Any]]:
-        rows = self.popular if allowed is None else self.popular[allowed[self.popular]]
-        rows = rows[: k + len(out)] if k > 0 else NO_ROWS
+        rows = self._popular_rows(allowed)[: k + len(out)] if k > 0 else NO_ROWS
         rows = rows[~np.isin(rows, np.fromiter(out, np.int64))][:k]
         return [self._item(row, float(self.popularity[row]), "popular") for row in rows.tolist()]
 
     def _item(self, row: int, score: float, source: str) -> dict[str, Any]:
-        item = {"item_id": self.vocab.ids[row], "score": score, "source": source}
+        item = {"item_id": self.vocab.id(row), "score": score, "source": source}
         title = self.titles[row]
         return item if title is None else {**item, "title": title}
 
@@ -366,14 +442,17 @@ class Engine:
     """The live snapshot, and the watch that replaces it when another release goes live.
 
     A request reads `snapshot` once and finishes on it. A release that cannot be served is refused with one line in the
-    log, and the old one keeps serving.
+    log, and the old one keeps serving. items: the folder of the catalogue, which may grow at any time.
     """
 
     def __init__(self, releases: Path, watch_seconds: float = 1.0, items: Path | None = None):
-        self.registry, self.items = Registry(releases), items
+        self.registry, self.catalogue = Registry(releases), Catalogue(items) if items else None
         self.watch_seconds = watch_seconds
         self.snapshot: Snapshot | None = None
+        self._plain: Snapshot | None = None
+        self._stock: tuple[str, list[Path]] | None = None
         self._refused: tuple[str, int] | None = None
+        self._one_at_a_time = threading.Lock()
 
     @property
     def missing(self) -> str:
@@ -383,32 +462,75 @@ class Engine:
         return "there is no release yet; train one with: recsys fit"
 
     def refresh(self) -> bool:
-        """Load the release that CURRENT names, if it is another than the live one; say whether it took its place."""
+        """Load the release that CURRENT names, if it is another than the live one, and what the catalogue says of items; say whether
+        another release took the live one's place.
+        """
+        with self._one_at_a_time:
+            before, after = self._plain, self._released()
+            if after is None:
+                return False
+            stock = (after.id, self.catalogue.segments()) if self.catalogue else (after.id, [])
+            if after is not before or stock != self._stock:
+                self.snapshot = self._stocked(after, stock)
+            if after is not before:
+                _log.info("release %s is live", after.id)
+            return after is not before
+
+    def put(self, row: dict[str, Any]) -> None:
+        """Write a row into the catalogue and serve by it; raise OSError where it cannot be written."""
+        assert self.catalogue is not None, "an engine without a catalogue has nothing to put"
+        table = pa.Table.from_pylist([row])
+        for place, name in enumerate(table.column_names):
+            if name in CATALOGUE.names:
+                field = CATALOGUE.field(name)
+                table = table.set_column(place, field, table[name].cast(field.type))
+        self.catalogue.put(table)
+        self.refresh()
+
+    def _released(self) -> Snapshot | None:
+        """Return the release that CURRENT names or, where that cannot be served, the one that was served before."""
         try:
             id, pointed = self.registry.current(), self.registry.pointer.stat().st_mtime_ns
         except FileNotFoundError:
-            return False
-        if id is None or (self.snapshot is not None and id == self.snapshot.id) or self._refused == (id, pointed):
-            return False
+            return self._plain
+        if id is None or (self._plain is not None and id == self._plain.id) or self._refused == (id, pointed):
+            return self._plain
         try:
-            self.snapshot = Snapshot.load(self.registry.open(id), self.items)
+            self._plain = Snapshot.load(self.registry.open(id))
         except RecsysError as error:
             self._refused = (id, pointed)
-            serving = f"release {self.snapshot.id} keeps serving" if self.snapshot else f"no release is serving ({WAY_OUT})"
+            serving = f"release {self._plain.id} keeps serving" if self._plain else f"no release is serving ({WAY_OUT})"
             _log.error("refused release %s, %s: %s", id, serving, error)
-            return False
+            return self._plain
         self._refused = None
-        _log.info("release %s is live", id)
-        return True
+        return self._plain
+
+    def _stocked(self, plain: Snapshot, stock: tuple[str, list[Path]]) -> Snapshot:
+        """Return a release with what the catalogue says; one that cannot be read says nothing, and that is logged."""
+        self._stock = stock
+        if not stock[1] or self.catalogue is None:
+            return plain
+        try:
+            return plain.stocked(self.catalogue.read())
+        except (pa.ArrowException, KeyError, ValueError, SafetensorError) as error:
+            _log.error("the catalogue in %s is left out: %s", self.catalogue.folder, error)
+            return plain
 
     async def watch(self) -> None:
-        """Look for a new release every `watch_seconds`, in a thread, until cancelled."""
+        """Look for a new release and new items every `watch_seconds`, in a thread, until cancelled."""
         while True:
             await asyncio.sleep(self.watch_seconds)
             try:
                 await asyncio.to_thread(self.refresh)
             except OSError as error:  # a disk that is away for a moment must not end the watch
                 _log.error("cannot look for a new release: %s", error)
+
+
+def _by_fingerprint(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what cursors know items by, sorted, and the place of each, (n,)."""
+    values = fingerprints(ids)
+    places = np.argsort(values, kind="stable")
+    return values[places], places
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recsys.catalogue import WITHDRAWN
 from recsys.errors import BadInput, nearest
 from recsys.vocab import Vocabulary
+from serving.stock import Names
 
 WORDS = ("any", "all", "none", "min", "max")
 """any, all, none: a list of values of which the item has at least one, every one, not one; min, max: bounds of a number, inclusive."""
@@ -27,11 +29,12 @@ class Shelf:
     An item of which a column says nothing has no value there: it meets `none`, and nothing else.
     """
 
-    def __init__(self, catalogue: pa.Table, vocab: Vocabulary):
-        rows = vocab.encode(catalogue["item_id"]) if len(catalogue) else np.zeros(0, np.int64)
+    def __init__(self, catalogue: pa.Table, vocab: Vocabulary | Names):
+        rows = vocab.rows(catalogue["item_id"].to_pylist()) if len(catalogue) else np.zeros(0, np.int32)
         known = np.flatnonzero(rows > 0)
         self.n, self.rows = len(vocab), rows[known]
-        self.table = catalogue.take(known).drop_columns(["item_id"]) if len(catalogue) else None
+        ours = [name for name in ("item_id", WITHDRAWN) if name in catalogue.column_names]
+        self.table = catalogue.take(known).drop_columns(ours) if len(catalogue) else None
         self._kept: OrderedDict[str, np.ndarray] = OrderedDict()
 
     @property

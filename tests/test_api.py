@@ -296,6 +296,8 @@ def test_openapi_names_every_route_and_answer(api):
         ("get", "/v1/recommend/{user_id}"),
         ("post", "/v1/recommend"),
         ("get", "/v1/items/{item_id}/similar"),
+        ("put", "/v1/items/{item_id}"),
+        ("delete", "/v1/items/{item_id}"),
         ("post", "/v1/users/{user_id}/merge"),
         ("delete", "/v1/users/{user_id}"),
         ("get", "/v1/releases"),

@@ -220,7 +220,7 @@ def test_the_tower_sees_exactly_the_history_that_training_cuts(tmp_path, monkeyp
     rows = [{"event_id": str(n), "user_id": "ann", "item_id": items[n], "timestamp": times[n], "event_type": kinds[n]} for n in range(10)]
     rows.append({"event_id": "next", "user_id": "ann", "item_id": "north", "timestamp": times[-1] + DAY, "event_type": "play"})
     table = pa.table({f.name: pa.array([row.get(f.name) for row in rows]).cast(f.type) for f in SCHEMA}, schema=SCHEMA)
-    sessions = sessionise(table, snapshot.vocab)
+    sessions = sessionise(table, snapshot.vocab.base)
     expected = histories(sessions, np.array([len(sessions) - 1]), limit=5)
     assert fed == [(expected.item.tolist(), expected.kind.tolist(), expected.gap.tolist())]
     assert len(expected.item) == 5

@@ -104,7 +104,7 @@ def many(tmp_path: Path, fuse: bool, exact_below: int) -> Snapshot:
     names = [f"i{n}" for n in range(300)]
     release = publish_release(tmp_path, names, np.column_stack([np.cos(turn), np.sin(turn)]), settings=settings, exact_below=exact_below)
     Catalogue(tmp_path / "items").add(pa.table({"item_id": names, "colour": ["red" if n % 3 == 0 else "blue" for n in range(300)]}))
-    return Snapshot.load(release, tmp_path / "items")
+    return Snapshot.load(release).stocked(Catalogue(tmp_path / "items").read())
 
 
 @pytest.mark.parametrize("exact_below", [1000, 10])

@@ -8,6 +8,7 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
 
 from recsys.again import Again
 from recsys.events import EVENT_TYPES
@@ -46,7 +47,8 @@ def publish_release(
     registry = Registry(home / "releases")
     with registry.draft() as draft:
         (draft / "config.toml").write_text(as_toml(settings))
-        (draft / "towers.safetensors").write_bytes(towers.encode())
+        content = np.random.default_rng(0).normal(size=(settings.model.features, rows.shape[1])).astype(np.float32)
+        save_file({"items.content.weight": content}, draft / "towers.safetensors")
         np.save(draft / "vectors.npy", table)
         np.save(draft / "prototypes.npy", table)
         pq.write_table(_items(items, counts or list(range(len(items), 0, -1))), draft / "items.parquet")
