@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal, TypeVar
@@ -20,7 +21,7 @@ import pyarrow as pa
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from redis.exceptions import RedisError
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -36,6 +37,7 @@ from serving.embedded import redis_address
 from serving.engine import Engine, ItemNotFound, Snapshot
 from serving.guard import REFUSALS, Guard
 from serving.keys import Keys
+from serving.metrics import CONTENT_TYPE, Measured, Metrics
 from serving.profiles import Event, Profiles, StreamFull, connect, standing
 from serving.warm import warm
 
@@ -311,6 +313,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {422: {"description": "what came c
 
 v1 = APIRouter(prefix="/v1", dependencies=[Depends(_no_unknown_parameter)], responses=_RESPONSES)
 health = APIRouter(prefix="/health", tags=["health"])
+operations = APIRouter(tags=["operations"])
 
 
 @v1.post("/events", response_model=Accepted, tags=["events"])
@@ -324,6 +327,9 @@ async def add_events(
     """Take one event or a batch of up to 500. One that is invalid refuses the whole batch, and nothing of it is stored."""
     batch = [event.as_event() for event in (body if isinstance(body, list) else [body])]
     new = await _written(request.app.state.profiles.merge(batch))
+    counted: Metrics = request.app.state.metrics
+    for event, is_new in zip(batch, new, strict=True):
+        counted.events.labels(event.event_type if is_new else "duplicate").inc()
     return _json({"accepted": sum(new), "duplicates": len(new) - sum(new), "request_id": _request_id()})
 
 
@@ -358,10 +364,12 @@ async def recommend(
     )
     degraded, history = False, []
     try:
-        async with asyncio.timeout(READ_BUDGET):
-            history = await request.app.state.profiles.read(user_id)
+        with request.app.state.metrics.stage("profile"):
+            async with asyncio.timeout(READ_BUDGET):
+                history = await request.app.state.profiles.read(user_id)
     except AWAY:
         degraded = True
+        request.app.state.metrics.degraded.inc()
     return _page(request, history, k, wish, user_id, degraded)
 
 
@@ -430,6 +438,18 @@ async def ready(request: Request) -> Response:
     return _json({"ready": ready, "release": snapshot.id if snapshot else None, "redis": redis}, 200 if ready else 503)
 
 
+@operations.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request) -> Response:
+    """Say what this server counted, the way Prometheus reads it."""
+    waiting = None
+    try:
+        async with asyncio.timeout(READ_BUDGET):
+            waiting = await request.app.state.profiles.waiting()
+    except AWAY:
+        pass
+    return Response(request.app.state.metrics.page(request.app.state.engine.snapshot, waiting), media_type=CONTENT_TYPE)
+
+
 def create_app(home: Home, settings: Settings) -> FastAPI:
     """Return the app of one home; its Redis and its release are opened when it starts."""
     serving = settings.serving
@@ -458,10 +478,13 @@ def create_app(home: Home, settings: Settings) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.state.metrics = Metrics()
     app.add_middleware(Guard, keys=Keys(home.keys))
+    app.add_middleware(Measured, metrics=app.state.metrics)
     app.state.exclude_seen = serving.exclude_seen
     app.include_router(v1)
     app.include_router(health)
+    app.include_router(operations)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(BadInput, _refuse)
     described = app.openapi
@@ -595,7 +618,11 @@ def _page(request: Request, history: list[Event], k: int, wish: Wish, user_id: s
     snapshot, exclude_seen = _snapshot(request), _seen(request, wish.exclude_seen)
     asked = cursors.question(user=user_id, seen=exclude_seen, exclude=wish.exclude_items, include=wish.include_items, filters=wish.filters)
     shown = NO_ITEMS if wish.cursor is None else cursors.decode(wish.cursor, asked)
-    items = snapshot.recommend(history, k, exclude_seen, wish.exclude_items, wish.include_items, wish.filters, shown)
+    metrics: Metrics = request.app.state.metrics
+    with metrics.stage("rank"):
+        items = snapshot.recommend(history, k, exclude_seen, wish.exclude_items, wish.include_items, wish.filters, shown)
+    for source, count in Counter(item["source"] for item in items).items():
+        metrics.sources.labels(source).inc(count)
     shown = np.concatenate([shown, cursors.fingerprints(item["item_id"] for item in items)])
     more = len(items) == k and len(shown) <= cursors.SHOWN
     return _answer(snapshot, items, degraded, cursors.encode(asked, shown) if more else None)

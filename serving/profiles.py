@@ -134,6 +134,13 @@ class Profiles:
         found = await self.client.zrange(profile_keys(self.tenant, owner)[0], 0, -1, withscores=True)
         return standing([_event(member, int(time)) for member, time in cast(list[tuple[bytes, float]], found)])
 
+    async def waiting(self) -> int:
+        """Return how many events wait in the streams for the archiver."""
+        async with self.client.pipeline(transaction=False) as pipeline:
+            for partition in range(PARTITIONS):
+                pipeline.xlen(stream_key(self.tenant, partition))
+            return sum(await pipeline.execute())
+
     async def sign_in(self, session_id: str, user_id: str) -> int:
         """Move what a session did into the profile of the user who turned out to be behind it; return how many events were moved.
 

@@ -287,6 +287,33 @@ def test_health_and_releases_tell_what_is_there(api):
     assert api.get("/v1/releases").json() == {"live": "000001", "releases": ["000001"]}
 
 
+def test_metrics_count_what_was_asked_and_name_nobody(api):
+    before = figures(api)
+    api.post("/v1/events", json=[event("mia with a name", "east", event_id="m1"), event("mia with a name", "east", event_id="m1")])
+    api.get("/v1/recommend/mia with a name?k=3")
+    api.get("/v1/recommend/mia with a name?k=0")
+    after = figures(api)
+
+    def more(name: str) -> float:
+        return after.get(name, 0) - before.get(name, 0)
+
+    assert more('recsys_events_total{event_type="play"}') == more('recsys_events_total{event_type="duplicate"}') == 1
+    assert more('recsys_requests_total{method="GET",route="/v1/recommend/{user_id:id}",status="200"}') == 1
+    assert more('recsys_requests_total{method="GET",route="/v1/recommend/{user_id:id}",status="422"}') == 1
+    assert more('recsys_request_seconds_count{method="GET",route="/v1/recommend/{user_id:id}"}') == 2
+    assert more('recsys_stage_seconds_count{stage="rank"}') == more('recsys_stage_seconds_count{stage="profile"}') == 1
+    assert sum(more(f'recsys_recommended_items_total{{source="{source}"}}') for source in ("tower", "neighbours", "popular")) == 3
+    assert after['recsys_release{release="000001"}'] == 1
+    assert after['recsys_items{state="released"}'] == 6
+    assert more("recsys_events_waiting") == 1
+    assert "mia" not in api.get("/metrics").text
+
+
+def figures(api: httpx.Client) -> dict[str, float]:
+    lines = [line.rsplit(" ", 1) for line in api.get("/metrics").text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
+
+
 def test_openapi_names_every_route_and_answer(api):
     assert "swagger" in api.get("/docs").text
     openapi = api.get("/openapi.json").json()
@@ -301,6 +328,7 @@ def test_openapi_names_every_route_and_answer(api):
         ("post", "/v1/users/{user_id}/merge"),
         ("delete", "/v1/users/{user_id}"),
         ("get", "/v1/releases"),
+        ("get", "/metrics"),
         ("get", "/health/live"),
         ("get", "/health/ready"),
     }

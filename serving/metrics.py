@@ -1,0 +1,87 @@
+"""What a server counts about itself, for Prometheus: no ids of people or items among it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter, time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.engine import Snapshot
+
+SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """The counters of one server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("recsys_requests", "Requests by route and status", ["method", "route", "status"], registry=self.registry)
+        self.seconds = Histogram(
+            "recsys_request_seconds", "Seconds to answer, by route", ["method", "route"], buckets=SECONDS, registry=self.registry
+        )
+        self.stages = Histogram(
+            "recsys_stage_seconds", "Seconds of a recommendation's parts", ["stage"], buckets=SECONDS, registry=self.registry
+        )
+        self.events = Counter("recsys_events", "Events taken in, by type; repeats as duplicate", ["event_type"], registry=self.registry)
+        self.degraded = Counter("recsys_degraded_answers", "Recommendations without the profile", registry=self.registry)
+        self.sources = Counter("recsys_recommended_items", "Recommended items by who spoke for them", ["source"], registry=self.registry)
+        self.release = Gauge("recsys_release", "1 for the release that answers", ["release"], registry=self.registry)
+        self.items = Gauge("recsys_items", "Items that can be recommended, by where they come from", ["state"], registry=self.registry)
+        self.recall = Gauge("recsys_index_recall", "recall@100 of the live index when it was built", registry=self.registry)
+        self.learned = Gauge("recsys_newest_event_age_seconds", "Age of the newest event the live release learned", registry=self.registry)
+        self.waiting = Gauge("recsys_events_waiting", "Events in the streams that are not archived yet", registry=self.registry)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a part of a recommendation."""
+        began = perf_counter()
+        try:
+            yield
+        finally:
+            self.stages.labels(name).observe(perf_counter() - began)
+
+    def page(self, snapshot: Snapshot | None, waiting: int | None) -> bytes:
+        """Write everything the way Prometheus reads it. waiting: None where Redis did not say."""
+        self.release.clear()
+        if snapshot is not None:
+            self.release.labels(snapshot.id).set(1)
+            withdrawn = 0 if snapshot.withdrawn is None else int(snapshot.withdrawn.sum())
+            for state, count in (
+                ("released", len(snapshot.vocab.base) - 1), ("new", len(snapshot.vocab.more)), ("withdrawn", withdrawn)
+            ):  # fmt: skip
+                self.items.labels(state).set(count)
+            self.recall.set(snapshot.index.recall)
+            self.learned.set(max(0.0, time() - snapshot.now / 1000))
+        self.waiting.set(float("nan") if waiting is None else waiting)
+        return generate_latest(self.registry)
+
+
+class Measured:
+    """Counts and times every request to `app`, by the route that answered it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics):
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = perf_counter(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")  # never the address itself: it may hold somebody's id
+            self.metrics.requests.labels(scope["method"], route, status).inc()
+            self.metrics.seconds.labels(scope["method"], route).observe(perf_counter() - began)
