@@ -158,6 +158,7 @@ FILTERS = (
     "min and max"
 )
 CURSOR = "the next_cursor of the page before, with the same parameters: what was shown does not come again"
+EXPLAIN = "say of each item because of which watched ones it is there; it costs about ten times as much"
 EXCLUDE, INCLUDE = "items to leave out", "nothing but these"
 
 
@@ -169,6 +170,7 @@ class Wish(_Body):
     include_items: list[Id] | None = Field(None, max_length=MAX_INCLUDED, description=INCLUDE)
     filters: dict[str, dict[str, Any]] = Field({}, description=FILTERS)
     cursor: str | None = Field(None, max_length=MAX_CURSOR, description=CURSOR)
+    explain: bool = Field(False, description=EXPLAIN)
 
 
 class RecommendIn(Wish):
@@ -178,6 +180,14 @@ class RecommendIn(Wish):
     k: K = 20
 
 
+class Reason(BaseModel):
+    """A watched item that speaks for a recommended one."""
+
+    item_id: str
+    title: str = Field("", description="only where known")
+    share: float = Field(description="how much of the score goes when it is left out of the history")
+
+
 class Item(BaseModel):
     """One recommended item. Scores compare within one source."""
 
@@ -185,6 +195,33 @@ class Item(BaseModel):
     score: float
     source: Literal["tower", "neighbours", "popular"]
     title: str = Field("", description="only where known")
+    because: list[Reason] = Field([], description="only with explain=true: the watched items that speak most for it, at most two")
+
+
+class WhyNot(BaseModel):
+    """Where an item stands for somebody, or at which stage it fell out."""
+
+    item_id: str
+    stage: Literal[
+        "recommended",
+        "ranked",
+        "unknown",
+        "withdrawn",
+        "seen",
+        "dislike",
+        "skip",
+        "near copy",
+        "excluded",
+        "not included",
+        "filtered",
+    ]
+    detail: str
+    rank: int | None = Field(description="its place among all that may be recommended; null where it is not ranked, or behind the 500th")
+    score: float | None
+    source: Literal["tower", "neighbours", "popular"] | None
+    release: str
+    request_id: str
+    degraded: bool
 
 
 class Answer(BaseModel):
@@ -357,19 +394,18 @@ async def recommend(
     include_items: Annotated[list[Id] | None, Query(max_length=MAX_K, description=f"{INCLUDE}; may be said several times")] = None,
     filters: Annotated[str | None, Query(max_length=4096, description=f"JSON: {FILTERS}")] = None,
     cursor: Annotated[str | None, Query(max_length=MAX_CURSOR, description=CURSOR)] = None,
+    explain: Annotated[bool, Query(description=EXPLAIN)] = False,
 ) -> Response:
     """Recommend items to a user. Every event acknowledged before is counted."""
     wish = Wish(
-        exclude_seen=exclude_seen, exclude_items=exclude_items or [], include_items=include_items, filters=_filters(filters), cursor=cursor
+        exclude_seen=exclude_seen,
+        exclude_items=exclude_items or [],
+        include_items=include_items,
+        filters=_filters(filters),
+        cursor=cursor,
+        explain=explain,
     )
-    degraded, history = False, []
-    try:
-        with request.app.state.metrics.stage("profile"):
-            async with asyncio.timeout(READ_BUDGET):
-                history = await request.app.state.profiles.read(user_id)
-    except AWAY:
-        degraded = True
-        request.app.state.metrics.degraded.inc()
+    history, degraded = await _history(request, user_id)
     return _page(request, history, k, wish, user_id, degraded)
 
 
@@ -379,6 +415,24 @@ async def recommend_for_history(request: Request, body: RecommendIn) -> Response
     now = time.time()
     history = standing(sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp))
     return _page(request, history, body.k, body, None)
+
+
+@v1.get("/why-not/{user_id}/{item_id:id}", response_model=WhyNot, tags=["recommend"])
+async def why_not(
+    request: Request,
+    user_id: Annotated[Id, Path(description='a user, or "session:ID"; a slash in it cannot be told from the one behind it')],
+    item_id: Annotated[Id, Path()],
+    k: Annotated[K, Query()] = 20,
+    exclude_seen: Annotated[bool | None, Query(description="as for the list that is asked about")] = None,
+    exclude_items: Annotated[list[Id] | None, Query(max_length=MAX_K, description=f"{EXCLUDE}; may be said several times")] = None,
+    include_items: Annotated[list[Id] | None, Query(max_length=MAX_K, description=f"{INCLUDE}; may be said several times")] = None,
+    filters: Annotated[str | None, Query(max_length=4096, description=f"JSON: {FILTERS}")] = None,
+) -> Response:
+    """Say why a user is not recommended an item: at which stage it falls out, or where it stands."""
+    history, degraded = await _history(request, user_id)
+    snapshot, seen = _snapshot(request), _seen(request, exclude_seen)
+    found = snapshot.why_not(history, item_id, k, seen, exclude_items or [], include_items, _filters(filters))
+    return _json({"item_id": item_id, **found, "release": snapshot.id, "request_id": _request_id(), "degraded": degraded})
 
 
 @v1.get("/items/{item_id:id}/similar", response_model=Answer, tags=["recommend"], responses={404: {"model": Problem}})
@@ -621,11 +675,26 @@ def _page(request: Request, history: list[Event], k: int, wish: Wish, user_id: s
     metrics: Metrics = request.app.state.metrics
     with metrics.stage("rank"):
         items = snapshot.recommend(history, k, exclude_seen, wish.exclude_items, wish.include_items, wish.filters, shown)
+    if wish.explain:
+        for item, reasons in zip(items, snapshot.because(history, items, exclude_seen), strict=True):
+            item["because"] = reasons
     for source, count in Counter(item["source"] for item in items).items():
         metrics.sources.labels(source).inc(count)
     shown = np.concatenate([shown, cursors.fingerprints(item["item_id"] for item in items)])
     more = len(items) == k and len(shown) <= cursors.SHOWN
     return _answer(snapshot, items, degraded, cursors.encode(asked, shown) if more else None)
+
+
+async def _history(request: Request, owner: str) -> tuple[list[Event], bool]:
+    """Return what a profile holds, and whether the answer must do without it."""
+    metrics: Metrics = request.app.state.metrics
+    try:
+        with metrics.stage("profile"):
+            async with asyncio.timeout(READ_BUDGET):
+                return await request.app.state.profiles.read(owner), False
+    except AWAY:
+        metrics.degraded.inc()
+        return [], True
 
 
 def _filters(text: str | None) -> dict[str, dict[str, Any]]:

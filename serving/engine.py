@@ -45,6 +45,12 @@ WAY_OUT = "make another live with: recsys rollback or recsys fit"
 
 NO_ROWS = np.zeros(0, np.int64)
 
+REASONS = 10
+"""Newest watched items that are asked what they say for a recommendation."""
+
+RANKED = 500
+"""So far a place is looked for that is not among those shown."""
+
 Found = tuple[int, float, str]
 """Row, score and source."""
 
@@ -248,6 +254,85 @@ class Snapshot:
         plus what the item's popularity, and going back to it, adds. For whom nothing is known, and at the end of a long list, "popular" is
         the share of the most popular item's views.
         """
+        asked, barred, allowed = self._asked(history, exclude_seen, exclude_items, include_items, filters, shown)
+        answer: list[dict[str, Any]] = []
+        if asked is not None:
+            answer = [self._item(*each) for each in (self._alone(asked, k) if self.fusion is None else self._fused(asked, k))]
+            if len(answer) < k and len(asked.disliked):
+                barred.update(np.flatnonzero(self._pushed(asked.disliked, np.arange(len(self.vectors))) == 0).tolist())
+        return answer + self._popular(k - len(answer), barred | {self.vocab.row(item["item_id"]) for item in answer}, allowed)
+
+    def because(self, history: Sequence[Event], items: Sequence[dict[str, Any]], exclude_seen: bool = True) -> list[list[dict[str, Any]]]:
+        """Return for each recommended item which of the newest watched ones speak for it, at most two, the one that says most first.
+
+        Each is asked what it says by leaving it out of the history and scoring again: `share` of the score goes with it. What lowers
+        nothing is not named, so an item that is shown to everybody has no reason.
+        """
+        rows = self.vocab.rows(item["item_id"] for item in items)
+        liked = [event.item_id for event in history if event.event_type in events.POSITIVE and self.vocab.row(event.item_id)]
+        newest = list(dict.fromkeys(reversed(liked)))[:REASONS]
+        whole = self._scores(history, rows, exclude_seen)
+        lost = np.zeros((len(newest), len(rows)))
+        for number, id in enumerate(newest):
+            lost[number] = whole - self._scores([event for event in history if event.item_id != id], rows, exclude_seen)
+        reasons = []
+        for place, score in enumerate(whole.tolist()):
+            best = [number for number in np.argsort(-lost[:, place], kind="stable")[:2].tolist() if lost[number, place] > 1e-9]
+            shares = [min(1.0, float(lost[number, place]) / max(score, 1e-12)) for number in best]
+            reasons.append([self._named(newest[number]) | {"share": share} for number, share in zip(best, shares, strict=True)])
+        return reasons
+
+    def why_not(
+        self,
+        history: Sequence[Event],
+        item_id: str,
+        k: int,
+        exclude_seen: bool = True,
+        exclude_items: Sequence[str] = (),
+        include_items: Sequence[str] | None = None,
+        filters: Filters | None = None,
+    ) -> dict[str, Any]:
+        """Say at which stage an item falls out of somebody's list, or where it stands: stage, detail, rank and score where it has them."""
+        row = self.vocab.row(item_id)
+        if not row:
+            return _fell("unknown", f"neither release {self.id} nor the catalogue knows it; put it, or update after somebody watched it")
+        if self.withdrawn is not None and self.withdrawn[row]:
+            return _fell("withdrawn", "it was withdrawn; put it again to bring it back")
+        words = [event for event in history if event.item_id == item_id and event.event_type in events.HISTORY]
+        if words and words[-1].event_type in events.NEGATIVE:
+            return _fell(words[-1].event_type, f"the person's last word about it is a {words[-1].event_type}")
+        if words and exclude_seen:
+            return _fell("seen", "the person had it already, and exclude_seen is true")
+        if item_id in exclude_items:
+            return _fell("excluded", "exclude_items names it")
+        if include_items is not None and item_id not in include_items:
+            return _fell("not included", "include_items does not name it")
+        if filters and not self.shelf.let_through(filters)[row]:
+            missed = [name for name, condition in filters.items() if not self.shelf.let_through({name: condition})[row]]
+            return _fell("filtered", f"it does not meet the filter on {', '.join(missed)}")
+        asked, _, _ = self._asked(history, exclude_seen)
+        if asked is not None and len(asked.disliked) and self._pushed(asked.disliked, np.array([row]))[0] == 0:
+            closest = asked.disliked[np.argmax(self.vectors[asked.disliked] @ self.vectors[row])]
+            return _fell("near copy", f"it is nearly the same as {self.vocab.id(int(closest))!r}, which the person dislikes")
+        found = self.recommend(history, max(k, RANKED), exclude_seen, exclude_items, include_items, filters)
+        rank = next((place for place, item in enumerate(found, 1) if item["item_id"] == item_id), None)
+        if rank is None:
+            return _fell("ranked", f"it stands behind the best {len(found)}")
+        about = {"rank": rank, "score": found[rank - 1]["score"], "source": found[rank - 1]["source"]}
+        if rank > k:
+            return _fell("ranked", f"it stands at place {rank}, and {k} are shown") | about
+        return {"stage": "recommended", "detail": f"it is shown, at place {rank}"} | about
+
+    def _asked(
+        self,
+        history: Sequence[Event],
+        exclude_seen: bool,
+        exclude_items: Iterable[str] = (),
+        include_items: Iterable[str] | None = None,
+        filters: Filters | None = None,
+        shown: np.ndarray | None = None,
+    ) -> tuple[Asked | None, set[int], np.ndarray | None]:
+        """Return the question of somebody with this history, None where nothing of it is known; which rows are barred, which allowed."""
         rows = self.vocab.rows(event.item_id for event in history)
         kinds = np.array([events.CODE[event.event_type] for event in history], np.int64)
         known = np.flatnonzero((rows > 0) & events.IS_HISTORY[kinds]) if len(history) else np.zeros(0, np.int64)
@@ -258,21 +343,30 @@ class Snapshot:
             barred.update(self._shown(shown))
         barred.discard(0)
         out, allowed = np.fromiter(barred, np.int64), self._allowed(include_items, filters)
-        answer: list[dict[str, Any]] = []
-        if len(known):
-            time = np.array([history[place].timestamp for place in known.tolist()], np.int64)
-            past = Histories(np.array([0, len(known)]), rows[known], kinds[known], time)
-            read = refused.readable(past, self.kinds).newest(self.history)
-            user = self._user(read.item, read.kind, gap_buckets(read.time))
-            had = again.returns(past)
-            kept = ~np.isin(had.item, out) & self._free(had.item, allowed)
-            had = Returns(had.query[kept], had.item[kept], had.place[kept])
-            asked = Asked(user, past, had, refused.disliked(past)[1], out, allowed)
-            found = self._alone(asked, k) if self.fusion is None else self._fused(asked, k)
-            answer = [self._item(*each) for each in found]
-            if len(answer) < k and len(asked.disliked):
-                barred.update(np.flatnonzero(self._pushed(asked.disliked, np.arange(len(self.vectors))) == 0).tolist())
-        return answer + self._popular(k - len(answer), barred | {self.vocab.row(item["item_id"]) for item in answer}, allowed)
+        if not len(known):
+            return None, barred, allowed
+        time = np.array([history[place].timestamp for place in known.tolist()], np.int64)
+        past = Histories(np.array([0, len(known)]), rows[known], kinds[known], time)
+        read = refused.readable(past, self.kinds).newest(self.history)
+        user = self._user(read.item, read.kind, gap_buckets(read.time))
+        had = again.returns(past)
+        kept = ~np.isin(had.item, out) & self._free(had.item, allowed)
+        had = Returns(had.query[kept], had.item[kept], had.place[kept])
+        return Asked(user, past, had, refused.disliked(past)[1], out, allowed), barred, allowed
+
+    def _scores(self, history: Sequence[Event], rows: np.ndarray, exclude_seen: bool) -> np.ndarray:
+        """Return what `recommend` would score some rows, (R,), were they among the best; zeros for whom nothing is known."""
+        asked, _, _ = self._asked(history, exclude_seen)
+        if asked is None:
+            return np.zeros(len(rows))
+        if self.fusion is None:
+            place = dict(zip(asked.had.item.tolist(), asked.had.place.tolist(), strict=True))
+            pull = np.array([self.again.towers[place[row]] if row in place else 0.0 for row in rows.tolist()])
+            with np.errstate(divide="ignore"):
+                pull += np.log(self._pushed(asked.disliked, rows))
+            return self.prototypes[rows] @ asked.user + self.bias[rows] + pull / self.scale
+        known, score, _, _ = self._judged(asked, self._votes(asked), fusion.BEST, rows)
+        return score[np.searchsorted(known, rows)]
 
     def _shown(self, shown: np.ndarray) -> list[int]:
         """Return the rows of items by their fingerprints."""
@@ -342,32 +436,45 @@ class Snapshot:
         Asked are the best of each. Who is in none of these lists has no votes, and at most what the last of the others have: while that
         might be enough (Fagin's threshold algorithm, PODS 2001) the lists are taken longer.
         """
-        assert self.fusion is not None
-        past, had = asked.past, asked.had
-        votes = self.neighbours.votes(past, np.array([max(self.now, past.time[-1])]))
-        votes = fusion.without(votes, np.zeros(len(asked.out), np.int64), asked.out, len(self.vectors))
-        kept = self._free(votes[1], asked.allowed)
-        votes = votes[0][kept], votes[1][kept], votes[2][kept]
-        weights = self.fusion.of(np.array([len(past.item)]))[0]
-        depth = max(k, fusion.BEST)
+        votes, depth = self._votes(asked), max(k, fusion.BEST)
         while True:
-            rows, by_expert, limit = self._opinions(asked, votes, weights, depth)
-            by_expert[:, np.searchsorted(rows, had.item)] *= self.again.factors(had)[2]
-            factor = self._pushed(asked.disliked, rows)
-            score = by_expert.sum(axis=0) * self.lift[rows] * factor
-            best = np.lexsort((rows, -score, factor == 0))[:k]
-            best = best[factor[best] > 0]
-            if depth >= len(self.popular) or (len(best) == k and score[best[-1]] > limit * self.most_lift):
+            rows, score, by_expert, limit = self._judged(asked, votes, depth)
+            best = np.lexsort((rows, -score, score == 0))[:k]
+            best = best[score[best] > 0]
+            if depth >= len(self.popular) or (len(best) == k and score[best[-1]] > limit):
                 source = np.array(SOURCES)[by_expert.argmax(axis=0)]
                 return list(zip(rows[best].tolist(), score[best].tolist(), source[best].tolist(), strict=True))
             depth *= 4
 
-    def _opinions(self, asked: Asked, votes: Votes, weights: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray, float]:
+    def _votes(self, asked: Asked) -> Votes:
+        """Return the neighbours' votes for what may be recommended."""
+        past = asked.past
+        votes = self.neighbours.votes(past, np.array([max(self.now, past.time[-1])]))
+        votes = fusion.without(votes, np.zeros(len(asked.out), np.int64), asked.out, len(self.vectors))
+        kept = self._free(votes[1], asked.allowed)
+        return votes[0][kept], votes[1][kept], votes[2][kept]
+
+    def _judged(
+        self, asked: Asked, votes: Votes, depth: int, more: np.ndarray = NO_ROWS
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """Return rows (C,), `more` among them, their scores (C,), which are 0 for near copies of what is disliked, what of them each expert
+        says (3, C), and the most that any other row can have.
+        """
+        assert self.fusion is not None
+        weights = self.fusion.of(np.array([len(asked.past.item)]))[0]
+        rows, by_expert, limit = self._opinions(asked, votes, weights, depth, more)
+        by_expert[:, np.searchsorted(rows, asked.had.item)] *= self.again.factors(asked.had)[2]
+        score = by_expert.sum(axis=0) * self.lift[rows] * self._pushed(asked.disliked, rows)
+        return rows, score, by_expert, limit * self.most_lift
+
+    def _opinions(
+        self, asked: Asked, votes: Votes, weights: np.ndarray, depth: int, more: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         """Return rows (C,), what towers, neighbours and popularity say for each (3, C), and the most that any other row can have."""
         nearest, scores = self._list(asked, depth)
         logits = self.scale * scores[None]
         popular = self._popular_rows(asked.allowed)[: depth + len(asked.out)]
-        others = np.concatenate([votes[1], asked.had.item, popular[~np.isin(popular, asked.out)]])
+        others = np.concatenate([votes[1], asked.had.item, popular[~np.isin(popular, asked.out)], more])
         others = np.setdiff1d(others, nearest)
         rows, place = np.unique(np.concatenate([nearest, others]), return_inverse=True)
         expected = np.empty(len(rows), np.float32)
@@ -433,9 +540,12 @@ class Snapshot:
         return [self._item(row, float(self.popularity[row]), "popular") for row in rows.tolist()]
 
     def _item(self, row: int, score: float, source: str) -> dict[str, Any]:
-        item = {"item_id": self.vocab.id(row), "score": score, "source": source}
-        title = self.titles[row]
-        return item if title is None else {**item, "title": title}
+        return {**self._named(self.vocab.id(row)), "score": score, "source": source}
+
+    def _named(self, id: str) -> dict[str, Any]:
+        """Name an item, with its title where there is one."""
+        title = self.titles[self.vocab.row(id)]
+        return {"item_id": id} if title is None else {"item_id": id, "title": title}
 
 
 class Engine:
@@ -524,6 +634,10 @@ class Engine:
                 await asyncio.to_thread(self.refresh)
             except OSError as error:  # a disk that is away for a moment must not end the watch
                 _log.error("cannot look for a new release: %s", error)
+
+
+def _fell(stage: str, detail: str) -> dict[str, Any]:
+    return {"stage": stage, "detail": detail, "rank": None, "score": None, "source": None}
 
 
 def _by_fingerprint(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

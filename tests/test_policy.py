@@ -12,9 +12,10 @@ import pytest
 from test_api import event, ids, served
 from worlds import NOW, publish_release
 
-from recsys.catalogue import Catalogue
+from recsys.catalogue import Catalogue, merge
 from recsys.errors import BadInput
 from recsys.home import Home
+from recsys.registry import Registry
 from recsys.settings import NeighbourSettings, Settings
 from recsys.vocab import Vocabulary
 from serving import cursor as cursors
@@ -136,6 +137,55 @@ def test_a_selection_is_ranked_as_if_there_were_nothing_else(tmp_path: Path) -> 
     assert [item["item_id"] for item in snapshot.recommend([], 10, include_items=["i5", "i2"], exclude_items=["i7"])] == ["i2", "i5"]
 
 
+@pytest.mark.parametrize("fuse", [True, False])
+def test_what_an_item_is_there_for_is_what_lowers_it_when_left_out(tmp_path: Path, fuse: bool) -> None:
+    snapshot = many(tmp_path, fuse, exact_below=1000)
+    history = [Event(id, "play", NOW + n * 1000) for n, id in enumerate(["i20", "i90", "i24"])]
+    answer = snapshot.recommend(history, 100)
+    reasons = snapshot.because(history, answer)
+    assert sum(map(bool, reasons)) > 20
+    for item, because in zip(answer, reasons, strict=True):
+        assert [reason["share"] for reason in because] == sorted((reason["share"] for reason in because), reverse=True)
+        for reason in because:
+            without = [event for event in history if event.item_id != reason["item_id"]]
+            scores = {item["item_id"]: item["score"] for item in snapshot.recommend(without, 300)}
+            assert scores[item["item_id"]] < item["score"]
+            lost = (item["score"] - scores[item["item_id"]]) / item["score"]
+            assert reason["share"] == pytest.approx(min(1.0, lost), rel=1e-3, abs=1e-6)
+    best = {item["item_id"]: [reason["item_id"] for reason in because] for item, because in zip(answer, reasons, strict=True)}
+    assert set(best["i22"]) == {"i20", "i24"}
+    assert snapshot.because([], snapshot.recommend([], 3)) == [[], [], []]
+
+
+def test_why_not_names_the_stage_at_which_an_item_falls_out(tmp_path: Path) -> None:
+    plain = many(tmp_path, fuse=True, exact_below=1000)
+    told = plain.shelf.table.append_column("item_id", pa.array([plain.vocab.id(row) for row in plain.shelf.rows.tolist()]))
+    snapshot = Snapshot.load(Registry(tmp_path / "releases").open()).stocked(
+        merge([told, pa.table({"item_id": ["i9", "i8"], "withdrawn": [1, 0]})])
+    )
+    history = [Event(id, kind, NOW + n * 1000) for n, (id, kind) in enumerate(
+        [("i100", "play"), ("i0", "dislike"), ("i200", "skip"), ("i50", "dislike"), ("i50", "play")]
+    )]  # fmt: skip
+    red = {"colour": {"any": ["red"]}}
+
+    def stage(item: str, **wish: Any) -> str:
+        return snapshot.why_not(history, item, wish.pop("k", 5), **wish)["stage"]
+
+    assert [stage(item) for item in ("nobody", "i9", "i100", "i0", "i200", "i50", "i1")] == [
+        "unknown", "withdrawn", "seen", "dislike", "skip", "seen", "near copy"
+    ]  # fmt: skip
+    assert stage("i101", exclude_items=["i101"]) == "excluded"
+    assert stage("i101", include_items=["i102"]) == "not included"
+    assert snapshot.why_not(history, "i101", 5, filters=red)["detail"] == "it does not meet the filter on colour"
+    answer = snapshot.recommend(history, 10)
+    for place, item in enumerate(answer, 1):
+        found = snapshot.why_not(history, item["item_id"], 5)
+        assert (found["stage"], found["rank"]) == ("recommended" if place <= 5 else "ranked", place)
+        assert found["score"] == pytest.approx(item["score"])
+    assert stage("i50", exclude_seen=False, k=200) == "recommended"
+    assert snapshot.why_not([], "i0", 5)["rank"] == 1
+
+
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     home = tmp_path_factory.mktemp("home")
@@ -158,6 +208,19 @@ def test_over_http_pages_go_on_though_the_person_goes_on_too(api: httpx.Client) 
     assert page == 3
     assert len(seen) == len(set(seen)) >= 94
     assert set(seen) <= {f"i{n}" for n in range(0, 300, 3)} - {"i3", "i6"}
+
+
+def test_over_http_reasons_and_their_absence_are_told(api: httpx.Client) -> None:
+    api.post("/v1/events", json=[event("kim", "i100"), event("kim", "i0", "dislike")])
+    plain, told = (api.get("/v1/recommend/kim?k=3", params=more) for more in ({"k": 3}, {"k": 3, "explain": "true"}))
+    assert ids(plain) == ids(told)
+    assert all("because" not in item for item in plain.json()["items"])
+    assert [[reason["item_id"] for reason in item["because"]] for item in told.json()["items"]] == [["i100"]] * 3
+    brought = api.post("/v1/recommend", json={"history": [{"item_id": "i100"}], "k": 3, "explain": True})
+    assert brought.json()["items"][0]["because"][0]["item_id"] == "i100"
+    answer = api.get(f"/v1/why-not/kim/{ids(plain)[1]}?k=3").json()
+    assert (answer["stage"], answer["rank"], answer["release"]) == ("recommended", 2, "000001")
+    assert api.get("/v1/why-not/kim/i1").json()["detail"] == "it is nearly the same as 'i0', which the person dislikes"
 
 
 def test_over_http_a_history_brings_its_wishes_along(api: httpx.Client) -> None:
