@@ -23,7 +23,7 @@ SCHEMA = pa.schema(
 WITHDRAWN = "withdrawn"
 """A column of our own: 1 where an item is not to be recommended any more, 0 where it is again."""
 
-SEGMENTS = 256
+SEGMENTS = 32
 """More segments than that are made one."""
 
 
