@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.measure import Figure, scratch
 from recsys import fusion
-from recsys.again import Again, Returns
+from recsys.again import Again
 from recsys.batches import ItemCounts
 from recsys.events import CODE
 from recsys.fusion import Fusion
@@ -18,7 +18,7 @@ from recsys.sessions import Histories, Sessions, gap_buckets
 from recsys.settings import Settings
 from recsys.towers import Towers
 from recsys.vocab import Vocabulary
-from serving.engine import NO_ROWS, Asked, Snapshot
+from serving.engine import NO_ROWS, NOTHING, Asked, Snapshot
 from serving.profiles import Event
 from training.candidate import Candidate
 from training.memory import Memory
@@ -26,7 +26,6 @@ from training.prototypes import Prototypes
 
 ITEMS, HISTORY, K, PEOPLE = 20_000, 50, 20, 200_000
 NOW = 1_700_000_000_000
-NOTHING = Returns(NO_ROWS, NO_ROWS, NO_ROWS)
 
 
 def run(quick: bool = False) -> list[Figure]:
@@ -41,6 +40,8 @@ def run(quick: bool = False) -> list[Figure]:
             history = [Event(f"i{row}", "play", at) for row, at in zip(rows.tolist(), time.tolist(), strict=True)]
             past = Histories(np.array([0, HISTORY]), rows, np.full(HISTORY, CODE["play"]), time)
             out, feed, now = np.unique(rows), _feed(snapshot, rows, time), time[-1:]
+            barred = np.zeros(ITEMS + 1, bool)
+            barred[[0, *out]] = True
             moments = [perf_counter()]
             answer = snapshot.recommend(history, K)
             moments.append(perf_counter())
@@ -50,7 +51,7 @@ def run(quick: bool = False) -> list[Figure]:
             moments.append(perf_counter())
             snapshot.index.search(user, max(K, fusion.BEST) + len(out))
             moments.append(perf_counter())
-            found = snapshot._fused(Asked(user[0], past, NOTHING, NO_ROWS, out), K)  # asks neighbours and index again
+            found = snapshot._fused(Asked(user[0], past, NOTHING, NO_ROWS, barred, len(out)), K)  # asks neighbours and index again
             moments.append(perf_counter())
             whole[n], tower[n], votes[n], search[n], fuse[n] = np.diff(moments) * 1000
             fuse[n] -= votes[n] + search[n]
@@ -60,7 +61,7 @@ def run(quick: bool = False) -> list[Figure]:
     alone = "user tower {:.3f} + neighbours {:.3f} + search {:.3f} ms; to fuse them {:.3f}".format(*parts)
     return [
         Figure(
-            f"recommend, p{p}: {HISTORY} events, {ITEMS:,} items, d={snapshot.vectors.shape[1]}, {people:,} neighbours",
+            f"recommend, p{p}: {HISTORY} events, {ITEMS:,} items, d={snapshot.vectors.width}, {people:,} neighbours",
             float(np.percentile(whole, p)),
             "ms",
             float(np.percentile(tower + votes + search, p)),

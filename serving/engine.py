@@ -44,6 +44,8 @@ WAY_OUT = "make another live with: recsys rollback or recsys fit"
 
 
 NO_ROWS = np.zeros(0, np.int64)
+NOTHING = Returns(NO_ROWS, NO_ROWS, NO_ROWS)
+DISLIKE = events.CODE["dislike"]
 
 REASONS = 10
 """Newest watched items that are asked what they say for a recommendation."""
@@ -61,16 +63,19 @@ class ItemNotFound(RecsysError):
 
 @dataclass(frozen=True)
 class Asked:
-    """One person's question: their vector user (d,), their past, what of it may come again, the rows that they dislike, the rows out (O,)
-    that may not be recommended to them, and which may at all, allowed (n + 1,) bool, None for every one.
+    """One person's question: their vector user (d,), their past, what of it may come again, and the rows that they dislike.
+
+    barred (n + 1,) bool: what may not be recommended to them; few: how many of these are their own doing, and lie near what they like;
+    selected: whether filters or a selection left only a part of the catalogue.
     """
 
     user: np.ndarray
     past: Histories
     had: Returns
     disliked: np.ndarray
-    out: np.ndarray
-    allowed: np.ndarray | None = None
+    barred: np.ndarray
+    few: int = 0
+    selected: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,9 +153,9 @@ class Snapshot:
             history=config["data"]["history"],
             vocab=Names(vocab, []),
             titles=[None, *items["title"].to_pylist()],
-            vectors=Rows(np.load(release.file("vectors.npy"), mmap_mode="r"), none),
-            prototypes=Rows(np.load(release.file("prototypes.npy"), mmap_mode="r"), none),
-            bias=np.load(release.file("bias.npy"), mmap_mode="r"),
+            vectors=Rows(_mapped(release.file("vectors.npy")), none),
+            prototypes=Rows(_mapped(release.file("prototypes.npy")), none),
+            bias=_mapped(release.file("bias.npy")),
             popular=1 + np.argsort(-count[1:], kind="stable"),
             popularity=count / max(count.max(), 1e-9),
             share=count / max(count.sum(), 1e-12),
@@ -229,7 +234,7 @@ class Snapshot:
             user = self._user(np.ones(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
             if user.shape != (width,) or not np.isfinite(user).all():
                 raise ReleaseDamaged(f"release {self.id}: its user tower does not give {width} numbers; roll back with: recsys rollback")
-            self._searched(user, 10, NO_ROWS)
+            self._searched(user, 10, np.zeros(len(self.vocab), bool), 0)
             self.recommend([Event(self.vocab.id(1), "play", self.now)], 10)
 
     def recommend(
@@ -254,13 +259,17 @@ class Snapshot:
         plus what the item's popularity, and going back to it, adds. For whom nothing is known, and at the end of a long list, "popular" is
         the share of the most popular item's views.
         """
-        asked, barred, allowed = self._asked(history, exclude_seen, exclude_items, include_items, filters, shown)
-        answer: list[dict[str, Any]] = []
+        asked, barred = self._asked(history, exclude_seen, exclude_items, include_items, filters, shown)
+        found: list[Found] = []
         if asked is not None:
-            answer = [self._item(*each) for each in (self._alone(asked, k) if self.fusion is None else self._fused(asked, k))]
-            if len(answer) < k and len(asked.disliked):
-                barred.update(np.flatnonzero(self._pushed(asked.disliked, np.arange(len(self.vectors))) == 0).tolist())
-        return answer + self._popular(k - len(answer), barred | {self.vocab.row(item["item_id"]) for item in answer}, allowed)
+            found = self._alone(asked, k) if self.fusion is None else self._fused(asked, k)
+            if len(found) < k and len(asked.disliked):
+                barred |= self._pushed(asked.disliked, np.arange(len(self.vectors))) == 0
+        if len(found) < k:
+            barred[[row for row, _, _ in found]] = True
+            rest = self._most_popular(barred, k - len(found), len(found)).tolist()
+            found += [(row, float(self.popularity[row]), "popular") for row in rest]
+        return [self._item(*each) for each in found]
 
     def because(self, history: Sequence[Event], items: Sequence[dict[str, Any]], exclude_seen: bool = True) -> list[list[dict[str, Any]]]:
         """Return for each recommended item which of the newest watched ones speak for it, at most two, the one that says most first.
@@ -310,7 +319,7 @@ class Snapshot:
         if filters and not self.shelf.let_through(filters)[row]:
             missed = [name for name, condition in filters.items() if not self.shelf.let_through({name: condition})[row]]
             return _fell("filtered", f"it does not meet the filter on {', '.join(missed)}")
-        asked, _, _ = self._asked(history, exclude_seen)
+        asked, _ = self._asked(history, exclude_seen)
         if asked is not None and len(asked.disliked) and self._pushed(asked.disliked, np.array([row]))[0] == 0:
             closest = asked.disliked[np.argmax(self.vectors[asked.disliked] @ self.vectors[row])]
             return _fell("near copy", f"it is nearly the same as {self.vocab.id(int(closest))!r}, which the person dislikes")
@@ -331,32 +340,41 @@ class Snapshot:
         include_items: Iterable[str] | None = None,
         filters: Filters | None = None,
         shown: np.ndarray | None = None,
-    ) -> tuple[Asked | None, set[int], np.ndarray | None]:
-        """Return the question of somebody with this history, None where nothing of it is known; which rows are barred, which allowed."""
-        rows = self.vocab.rows(event.item_id for event in history)
+    ) -> tuple[Asked | None, np.ndarray]:
+        """Return the question of somebody with this history, None where nothing of it is known, and what is barred, to be written to."""
+        barred = np.zeros(len(self.vocab), bool) if self.withdrawn is None else self.withdrawn.copy()
+        allowed = self._allowed(include_items, filters)
+        if allowed is not None:
+            barred |= ~allowed
+        rows = self.vocab.rows([event.item_id for event in history])
         kinds = np.array([events.CODE[event.event_type] for event in history], np.int64)
-        known = np.flatnonzero((rows > 0) & events.IS_HISTORY[kinds]) if len(history) else np.zeros(0, np.int64)
-        last_word = dict(zip(rows[known].tolist(), kinds[known].tolist(), strict=True))
-        barred = {row for row, kind in last_word.items() if exclude_seen or not events.IS_POSITIVE[kind]}
-        barred.update(self.vocab.rows(exclude_items).tolist())
-        if shown is not None:
-            barred.update(self._shown(shown))
-        barred.discard(0)
-        out, allowed = np.fromiter(barred, np.int64), self._allowed(include_items, filters)
+        known = np.flatnonzero((rows > 0) & events.IS_HISTORY[kinds]) if len(history) else NO_ROWS
+        rows, kinds = rows[known].astype(np.int64), kinds[known]
+        own = rows
+        if not exclude_seen:  # what the last word says no to stays out all the same
+            last_word = dict(zip(rows.tolist(), kinds.tolist(), strict=True))
+            own = np.array([row for row, kind in last_word.items() if not events.IS_POSITIVE[kind]], np.int64)
+        own = np.concatenate([own, self.vocab.rows(exclude_items), NO_ROWS if shown is None else self._shown(shown)])
+        barred[own.astype(np.int64)] = True
+        barred[0] = True
         if not len(known):
-            return None, barred, allowed
+            return None, barred
         time = np.array([history[place].timestamp for place in known.tolist()], np.int64)
-        past = Histories(np.array([0, len(known)]), rows[known], kinds[known], time)
-        read = refused.readable(past, self.kinds).newest(self.history)
-        user = self._user(read.item, read.kind, gap_buckets(read.time))
-        had = again.returns(past)
-        kept = ~np.isin(had.item, out) & self._free(had.item, allowed)
-        had = Returns(had.query[kept], had.item[kept], had.place[kept])
-        return Asked(user, past, had, refused.disliked(past)[1], out, allowed), barred, allowed
+        past, had, disliked = Histories(np.array([0, len(known)]), rows, kinds, time), NOTHING, NO_ROWS
+        read = past if events.IS_POSITIVE[kinds].all() else refused.readable(past, self.kinds)
+        newest = slice(-self.history, None)
+        user = self._user(read.item[newest], read.kind[newest], gap_buckets(read.time[newest]))
+        if not exclude_seen:
+            had = again.returns(past)
+            kept = ~barred[had.item]
+            had = Returns(had.query[kept], had.item[kept], had.place[kept])
+        if (kinds == DISLIKE).any():
+            disliked = refused.disliked(past)[1]
+        return Asked(user, past, had, disliked, barred, len(own), allowed is not None), barred
 
     def _scores(self, history: Sequence[Event], rows: np.ndarray, exclude_seen: bool) -> np.ndarray:
         """Return what `recommend` would score some rows, (R,), were they among the best; zeros for whom nothing is known."""
-        asked, _, _ = self._asked(history, exclude_seen)
+        asked, _ = self._asked(history, exclude_seen)
         if asked is None:
             return np.zeros(len(rows))
         if self.fusion is None:
@@ -368,11 +386,12 @@ class Snapshot:
         known, score, _, _ = self._judged(asked, self._votes(asked), fusion.BEST, rows)
         return score[np.searchsorted(known, rows)]
 
-    def _shown(self, shown: np.ndarray) -> list[int]:
+    def _shown(self, shown: np.ndarray) -> np.ndarray:
         """Return the rows of items by their fingerprints."""
         values, rows = self.fingerprints
         places = ranges(np.searchsorted(values, shown), np.searchsorted(values, shown, side="right"))
-        return rows[places].tolist()
+        found: np.ndarray = rows[places]
+        return found
 
     def _allowed(self, include_items: Iterable[str] | None, filters: Filters | None) -> np.ndarray | None:
         """Return which rows may be recommended, (n + 1,) bool; None for all."""
@@ -392,8 +411,10 @@ class Snapshot:
             raise ItemNotFound(
                 f"release {self.id} does not know item {item_id!r}; an item is known once an event named it and an update ran"
             )
-        rows, scores = self._searched(self.prototypes[row], k, np.array([row]), biased=False)
-        return [self._item(*near, "tower") for near in zip(rows[:k].tolist(), scores[:k].tolist(), strict=True)]
+        barred = np.zeros(len(self.vocab), bool) if self.withdrawn is None else self.withdrawn.copy()
+        barred[[0, row]] = True
+        rows, scores = self._searched(self.prototypes[row], k, barred, 1, biased=False)
+        return [self._item(*near, "tower") for near in zip(rows.tolist(), scores.tolist(), strict=True)]
 
     def _user(self, rows: np.ndarray, kinds: np.ndarray, gaps: np.ndarray) -> np.ndarray:
         """Run the user tower on one history: (L,) each -> (d,), zeros where there is nothing to read."""
@@ -418,8 +439,11 @@ class Snapshot:
         """
         had, depth = asked.had, k
         own = self.prototypes[had.item] @ asked.user + self.bias[had.item] + self.again.towers[had.place] / self.scale
+        barred = asked.barred.copy()
+        barred[had.item] = True
+        others = replace(asked, barred=barred, few=asked.few + len(had.item))
         while True:
-            rows, raw = self._list(asked, depth, had.item)
+            rows, raw = self._list(others, depth)
             last, full = raw[-1] if len(raw) else -np.inf, len(rows) >= depth
             rows, raw = np.concatenate([rows, had.item]), np.concatenate([raw, own])
             factor = self._pushed(asked.disliked, rows)
@@ -450,8 +474,7 @@ class Snapshot:
         """Return the neighbours' votes for what may be recommended."""
         past = asked.past
         votes = self.neighbours.votes(past, np.array([max(self.now, past.time[-1])]))
-        votes = fusion.without(votes, np.zeros(len(asked.out), np.int64), asked.out, len(self.vectors))
-        kept = self._free(votes[1], asked.allowed)
+        kept = ~asked.barred[votes[1]]
         return votes[0][kept], votes[1][kept], votes[2][kept]
 
     def _judged(
@@ -471,73 +494,64 @@ class Snapshot:
         self, asked: Asked, votes: Votes, weights: np.ndarray, depth: int, more: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, float]:
         """Return rows (C,), what towers, neighbours and popularity say for each (3, C), and the most that any other row can have."""
-        nearest, scores = self._list(asked, depth)
-        logits = self.scale * scores[None]
-        popular = self._popular_rows(asked.allowed)[: depth + len(asked.out)]
-        others = np.concatenate([votes[1], asked.had.item, popular[~np.isin(popular, asked.out)], more])
-        others = np.setdiff1d(others, nearest)
-        rows, place = np.unique(np.concatenate([nearest, others]), return_inverse=True)
-        expected = np.empty(len(rows), np.float32)
-        expected[place] = np.concatenate([logits[0], self.scale * (self.prototypes[others] @ asked.user + self.bias[others])])
-        total = float(fusion.log_total(logits)[0, 0]) if logits.size else 0.0
+        nearest, _ = self._list(asked, depth)
+        popular = self._most_popular(asked.barred, depth, asked.few)
+        wanted, place = np.zeros(len(self.vocab), bool), np.empty(len(self.vocab), np.int64)
+        for part in (nearest, votes[1], asked.had.item, popular, more):
+            wanted[part] = True
+        rows = np.flatnonzero(wanted)
+        place[rows] = np.arange(len(rows))
+        logits = self.scale * (self.prototypes[rows] @ asked.user + self.bias[rows])
+        best = logits[place[nearest]][None]
+        total = float(fusion.log_total(best)[0, 0]) if len(nearest) else 0.0
         by_expert = np.zeros((3, len(rows)))
-        by_expert[0] = (1 - weights.sum()) * np.exp(expected - total)
-        by_expert[1, np.searchsorted(rows, votes[1])] = weights[0] * fusion.shares_of(votes[2], votes[0], 1)
+        by_expert[0] = (1 - weights.sum()) * np.exp(logits - total)
+        by_expert[1, place[votes[1]]] = weights[0] * fusion.shares_of(votes[2], votes[0], 1)
         by_expert[2] = weights[1] * self.share[rows]
-        last = float(np.exp(logits.min() - total)) if logits.size else 1.0
+        last = float(np.exp(best.min() - total)) if len(nearest) else 1.0
         least = self.share[popular[-1]] if len(popular) else 0.0
         return rows, by_expert, float((1 - weights.sum()) * last + weights[1] * least)
 
-    def _list(self, asked: Asked, depth: int, more_out: np.ndarray = NO_ROWS) -> tuple[np.ndarray, np.ndarray]:
+    def _list(self, asked: Asked, depth: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and scores of the best `depth` by the towers of what may be recommended, best first.
 
-        Of a small selection every item is scored: an index would have to be searched whole to find its few.
+        Of a selection every item is scored: an index would have to be searched whole to find its few.
         """
-        out = np.concatenate([asked.out, more_out])
-        if asked.allowed is None:
-            rows, scores = self._searched(asked.user, depth, out)
-            return rows[:depth], scores[:depth]
-        rows = np.flatnonzero(self._free(np.arange(len(self.vocab)), asked.allowed))
-        rows = rows[~np.isin(rows, out)]
+        if not asked.selected:
+            return self._searched(asked.user, depth, asked.barred, asked.few)
+        rows = np.flatnonzero(~asked.barred)
         scores = self.prototypes[rows] @ asked.user + self.bias[rows]
         best = np.argsort(-scores, kind="stable")[:depth]
         return rows[best], scores[best]
 
-    def _searched(self, query: np.ndarray, depth: int, out: np.ndarray, biased: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and scores of the best `depth` or more items in the index and behind it, best first, without `out`."""
-        wanted = depth + len(out)
+    def _most_popular(self, barred: np.ndarray, k: int, few: int) -> np.ndarray:
+        """Return the `k` most popular rows that may be recommended; `few`: how many of the popular ones are likely barred."""
+        head = self.popular[: k + few]
+        head = head[~barred[head]]
+        if len(head) < k:
+            head = self.popular[~barred[self.popular]]
+        return head[:k]
+
+    def _searched(
+        self, query: np.ndarray, depth: int, barred: np.ndarray, few: int, biased: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and scores of the best `depth` items in the index and behind it that are not barred, best first."""
+        wanted = depth + few
         while True:
             scores, found = self.index.search(query[None], wanted, biased=biased)
-            kept = (found[0] > 0) & ~np.isin(found[0], out)
-            kept[kept] = self._free(found[0][kept], None)
-            if self.withdrawn is None or np.count_nonzero(kept) >= depth or wanted >= len(self.index):
+            kept = ~barred[np.maximum(found[0], 0)]  # where there are fewer the index says -1, and row 0 is barred
+            rows, best = found[0][kept][:depth], scores[0][kept][:depth]
+            if len(rows) == depth or wanted >= len(self.index):
                 break
-            wanted *= 4  # so many of the nearest are withdrawn
-        rows, best = found[0][kept], scores[0][kept]
-        late = np.arange(len(self.vectors.base), len(self.vocab))
-        late = late[self._free(late, None) & ~np.isin(late, out)]
-        if not len(late):
+            wanted *= 4  # so many of the nearest are barred
+        if not self.vocab.more:
             return rows, best
+        late = np.arange(len(self.vectors.base), len(self.vocab))
+        late = late[~barred[late]]
         rows = np.concatenate([rows, late])
         best = np.concatenate([best, self.prototypes[late] @ query + (self.bias[late] if biased else 0)]).astype(np.float32)
-        order = np.lexsort((rows, -best))
+        order = np.lexsort((rows, -best))[:depth]
         return rows[order], best[order]
-
-    def _free(self, rows: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
-        """Say which rows may be recommended, whoever asks: (R,) bool."""
-        free = np.ones(len(rows), bool) if allowed is None else allowed[rows]
-        return free if self.withdrawn is None else free & ~self.withdrawn[rows]
-
-    def _popular_rows(self, allowed: np.ndarray | None) -> np.ndarray:
-        """Return what may be recommended, the most popular first."""
-        if allowed is None and self.withdrawn is None:
-            return self.popular
-        return self.popular[self._free(self.popular, allowed)]
-
-    def _popular(self, k: int, out: set[int], allowed: np.ndarray | None) -> list[dict[str, Any]]:
-        rows = self._popular_rows(allowed)[: k + len(out)] if k > 0 else NO_ROWS
-        rows = rows[~np.isin(rows, np.fromiter(out, np.int64))][:k]
-        return [self._item(row, float(self.popularity[row]), "popular") for row in rows.tolist()]
 
     def _item(self, row: int, score: float, source: str) -> dict[str, Any]:
         return {**self._named(self.vocab.id(row)), "score": score, "source": source}
@@ -634,6 +648,11 @@ class Engine:
                 await asyncio.to_thread(self.refresh)
             except OSError as error:  # a disk that is away for a moment must not end the watch
                 _log.error("cannot look for a new release: %s", error)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """Map an array from a file, as plain as any other: to ask a numpy.memmap costs several times as much."""
+    return np.asarray(np.load(path, mmap_mode="r"))
 
 
 def _fell(stage: str, detail: str) -> dict[str, Any]:

@@ -24,6 +24,8 @@ class Names:
 
     def rows(self, ids: Iterable[str]) -> np.ndarray:
         """Return the rows of many ids, (N,) int32."""
+        if not self.more:
+            return self.base.rows(ids)
         return np.fromiter(map(self.row, ids), np.int32)
 
     def id(self, row: int) -> str:
