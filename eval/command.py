@@ -209,6 +209,8 @@ def evaluate(
             (run.folder / RESULTS).unlink(missing_ok=True)
         if not resume:
             run.start({"question": asked, "paths": question.paths(), "command": command, "started": _now(), "seconds": 0.0}, anew)
+        baseline = baseline or run.about().get("baseline")
+        run.note(run.about() | {"baseline": baseline})
         opened(run.folder)
         if not (run.folder / RESULTS).exists():
             _answer(run, question, plan or question.plan(step), mlflow, step)
@@ -234,9 +236,11 @@ def recompute(run: Run, baseline: str | None = None) -> dict[str, Any]:
     results.windows = run.windows()
     for answers in run.answered(question["methods"], question["seeds"]):
         results.add(answers)
+    words = shlex.split(about["command"])
+    command = about["command"] if baseline is None or "--baseline" in words else shlex.join([*words, "--baseline", baseline])
     found = {
         "protocol": question["protocol"],
-        "command": about["command"],
+        "command": command,
         "settings": question,
         "seeds": question["seeds"],
         **{name: about[name] for name in ("versions", "machine", "started", "finished", "seconds")},

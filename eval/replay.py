@@ -81,10 +81,11 @@ class _Stage:
         timeline = self.plan.timeline
         self.lessons.append((self.lessons[-1][1] if self.lessons else 0, window))
         self.window, self.questions, self.count = window, questions, timeline.counts_before(window)
-        known_before = timeline.rows_before(self.lessons[-1][0])
+        # new is what was met first in the window before; where that is the first of all, whose items may be of any age, nothing is
+        first_new = timeline.rows_before(window - 1) if window > 1 else questions.n_items
         self.asked = Asked(
             window, questions.begin, questions.n_items, questions.start, questions.owner, questions.counts,
-            slices(questions, known_before, self.count),
+            slices(questions, first_new, self.count),
         )  # fmt: skip
         self._features: sparse.csr_matrix | None = None
         if self.run:

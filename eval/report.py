@@ -50,11 +50,11 @@ COSTS = {
 NO_MATRIX = "<p>No method was asked about earlier and later windows, so there is nothing to say about forgetting.</p>"
 
 GROUPS = {
-    "item": "By item: never learned before the window (unseen), first learned in the newest lesson (new), older",
+    "item": "By item: never learned before the window (unseen), first met in the window before (new), older",
     "user": "By person: unknown before the window began (new), or known",
     "target": "By target: met before by the same person (repeat), or not",
     "history": "By length of history: known events of the person before the question",
-    "popularity": "By popularity: tenths of the learned items by their events before the window, 1 = most popular",
+    "popularity": "By popularity: tenths of the learned items by events before, 1 = most popular; equals share one, so some are empty",
 }
 
 PARTS = {"item": "{} items", "user": "{} people", "target": "{}", "history": "{} before", "popularity": "tenth {}"}
@@ -208,7 +208,12 @@ def _runner_up(facts: Facts) -> str:
     value, first = facts.macro(second), facts.macro(facts.names[0])
     if value is None or first is None:
         return ""
-    return f"Next comes {escape(second)} with {100 * value:.2f} %, {100 * (first - value):.2f} points behind."
+    said = f"Next comes {escape(second)} with {100 * value:.2f} %, {100 * (first - value):.2f} points behind"
+    if facts.names[0] != facts.baseline:
+        return f"{said}."
+    interval = facts.interval(second)  # of the second against the first
+    ends = _ends(interval, "difference_low", "difference_high", "+")
+    return f"{said}{f', the difference{ends}' if ends else ''}. {_certainty(interval)}"
 
 
 def _cost(facts: Facts, best: str) -> str:
@@ -219,7 +224,7 @@ def _cost(facts: Facts, best: str) -> str:
     if (total := number(cost.get("seconds_learn"))) is not None:
         parts.append(f"{_time(total)} to learn all windows")
     if (peak := number(cost.get("peak_mb"))) is not None:
-        parts.append(f"{peak:,.0f} MB of memory at most")
+        parts.append(f"{peak:,.0f} MB at most for the whole process, in which the other methods are too")
     if (release := number(cost.get("release_bytes"))) is not None:
         parts.append(f"{release / 1e6:,.1f} MB a release" if release >= 1e6 else f"{release / 1e3:,.1f} kB a release")
     if not parts:

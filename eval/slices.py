@@ -8,16 +8,16 @@ HISTORY = {"0": (0, 0), "1": (1, 1), "2-3": (2, 3), "4-7": (4, 7), "8-15": (8, 1
 """How many known events a history holds, by name of the slice: from, to."""
 
 
-def slices(questions: Questions, first_row_of_newest_lesson: int, count: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+def slices(questions: Questions, first_new_row: int, count: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """Return which wanted items belong to each slice, {group: {name: (R,) bool}}; the slices of a group share out all of them.
 
     count (n_items,): positive events per row before the window. Every name is there, also where its mask is empty.
-    item: unseen (never learned), new (first learned in the newest lesson), old. user: new when nothing is known of the owner before
-    the window began. target: repeat when the owner met the item before; of an item never learned that cannot be known, it is novel.
-    history: how many known events the owner did before. popularity: see `deciles`; "none" for an item never learned.
+    item: unseen (never learned), new (first met in the window before: rows from first_new_row on), old. user: new when nothing is known of
+    the owner before the window began. target: repeat when the owner met the item before; of an item never learned that cannot be known, it
+    is novel. history: how many known events the owner did before. popularity: see `deciles`; "none" for an item never learned.
     """
     row, query = questions.relevant, np.repeat(np.arange(len(questions)), np.diff(questions.start))
-    unseen, new = row == 0, row >= first_row_of_newest_lesson
+    unseen, new = row == 0, row >= first_new_row
     before, met = _known_before(questions), _met(questions, query)
     stranger = _known_before(questions, questions.begin) == 0
     decile = deciles(count)[row]

@@ -120,7 +120,7 @@ class Line:
         started = perf_counter()
         candidate, borrowed, epochs = self._next(window)
         self.before, self.candidate, self.upto = self.candidate, candidate, upto
-        examples = round(epochs * candidate.notes["examples"])
+        examples = round(candidate.notes.get("trained") or epochs * candidate.notes["examples"])
         self.last = Learned(perf_counter() - started + borrowed, examples)
         return Learned(borrowed, examples)
 

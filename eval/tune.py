@@ -267,7 +267,7 @@ def _study(optuna: Any, folder: Path, search: Search, settings: Settings, plan: 
     known = study.user_attrs.get("question", question)
     if known != question:
         differing = ", ".join(sorted(key for key in question if known.get(key) != question[key]))
-        raise BadInput(f"{folder} holds another search, with another {differing}; take a new --folder, or remove this one")
+        raise BadInput(f"{folder} holds another search, which differs in: {differing}; take a new --folder, or remove this one")
     study.set_user_attr("question", question)
     for trial in study.trials:
         if trial.state == optuna.trial.TrialState.RUNNING:

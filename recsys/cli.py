@@ -385,6 +385,7 @@ def evaluate(
         raise BadInput(f"--protocol ader has its own rules; leave out {named}")
     for option, path in (("--report", report), ("--json", None if quiet else json)):
         _refuse_unwritable(option, path)
+    settings = _settings(home, config, set)
     question = Question(
         protocol=protocol,
         data=tuple(data or ()),
@@ -395,11 +396,11 @@ def evaluate(
         cycles=cycles,
         methods=methods,
         ks=tuple(_whole_numbers(k)),
-        exclude_seen=not include_seen,
+        exclude_seen=settings.serving.exclude_seen and not include_seen,
         filter_unseen=filter_unseen,
         seeds=seeds,
         matrix=matrix,
-        settings=_settings(home, config, set),
+        settings=settings,
     )
     if resume:
         run = run_to_resume(run, home)
@@ -483,7 +484,7 @@ def tune(
         cycles=None,
         methods=method,
         ks=(20,),
-        exclude_seen=not include_seen,
+        exclude_seen=settings.serving.exclude_seen and not include_seen,
         filter_unseen=filter_unseen,
         seeds=1,
         matrix=False,

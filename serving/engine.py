@@ -532,9 +532,7 @@ class Snapshot:
             head = self.popular[~barred[self.popular]]
         return head[:k]
 
-    def _searched(
-        self, query: np.ndarray, depth: int, barred: np.ndarray, few: int, biased: bool = True
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _searched(self, query: np.ndarray, depth: int, barred: np.ndarray, few: int, biased: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Return rows and scores of the best `depth` items in the index and behind it that are not barred, best first."""
         wanted = depth + few
         while True:

@@ -260,3 +260,13 @@ def test_what_cannot_be_written_or_taken_up_is_said_before_the_work(tmp_path, mo
         cli.main()
     assert stop.value.code == 1
     assert re.search(says, capsys.readouterr().err.replace("\n", " "))
+
+
+def test_a_run_that_goes_on_keeps_its_baseline_and_says_it_in_its_command(tmp_path):
+    folder = tmp_path / "run"
+    asked = question(write_log(tmp_path / "log.csv"))
+    first = evaluate(asked, asked.line(), folder, baseline="knn")
+    assert (first["baseline"], shlex.split(first["command"])[-2:]) == ("knn", ["--baseline", "knn"])
+    again = evaluate(asked, asked.line(), folder, resume=True)
+    assert (again["baseline"], again["command"]) == ("knn", first["command"])
+    assert evaluate(asked, asked.line(), folder, resume=True, baseline="popular")["baseline"] == "popular"

@@ -187,7 +187,7 @@ def test_the_headline_says_who_is_best_by_how_much_and_at_what_cost():
     assert "303 targets" in text
     assert "ours<1> is best with recall@20 45.68 % [44.68, 46.68]: +5.68 points [+5.28, +6.08] against knn, 14.2 % more." in text
     assert "The interval leaves out zero. Next comes retrain with 45.00 %, 0.68 points behind." in text
-    assert "It costs 20.0 s for an update on average, 48.0 s to learn all windows, 812 MB of memory at most, 2.5 MB a release." in text
+    assert "It costs 20.0 s for an update on average, 48.0 s to learn all windows, 812 MB at most for the whole process" in text
     assert "An update takes 10 % as long as that of retrain (3 min)." in text
 
 

@@ -15,7 +15,7 @@ def the_world(rules: Rules = Rules(exclude_seen=False)) -> tuple[Questions, dict
         ("ann", "d", 2 * DAY + 5),
     )  # fmt: skip
     questions = Timeline(log, np.array([0, DAY, 2 * DAY]) * 1000).questions(2, rules)
-    return questions, slices(questions, first_row_of_newest_lesson=3, count=np.array([0, 2, 1, 1]))
+    return questions, slices(questions, first_new_row=3, count=np.array([0, 2, 1, 1]))
 
 
 def test_every_slice_of_the_small_world():

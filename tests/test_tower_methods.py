@@ -57,6 +57,16 @@ def test_methods_that_start_alike_fit_once_and_each_is_told_what_it_borrowed(mon
     assert learned[0].examples > 0
 
 
+def test_examples_are_all_that_went_through_the_optimizer_and_replay_doubles_them(monkeypatch):
+    naive, replay = methods("naive,replay(share=0.5)", TINY)
+    timeline = plan().timeline
+    for method in (naive, replay):
+        method.learn(timeline.lesson(0, 4))
+    new, both = (method.learn(timeline.lesson(4, 5)).examples for method in (naive, replay))
+    assert new == TINY.update.epochs * naive.candidate.notes["examples"]
+    assert both == 2 * new
+
+
 def test_methods_of_one_line_update_once(monkeypatch):
     updates: list[int] = []
     honest = towers.update

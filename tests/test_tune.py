@@ -130,9 +130,9 @@ def test_a_search_that_was_interrupted_goes_on_to_the_same_end(tmp_path, monkeyp
 
 def test_a_folder_with_another_search_is_refused(tmp_path):
     searched(tmp_path, 1)
-    with pytest.raises(BadInput, match="another metric; take a new --folder"):
+    with pytest.raises(BadInput, match="differs in: metric; take a new --folder"):
         searched(tmp_path, 1, metric="ndcg")
-    with pytest.raises(BadInput, match="another space"):
+    with pytest.raises(BadInput, match="differs in: space"):
         searched(tmp_path, 1, space="steps=1..7")
 
 

@@ -54,6 +54,7 @@ class Learner(lightning.LightningModule):
     def training_step(self, batch: Batch, _: int) -> None:
         """One step: mix, weigh, task loss, penalties, backward, project, step."""
         batch = self.strategy.weights(self.strategy.mix(batch, self.update), self.update)
+        self.update.notes["trained"] = self.update.notes.get("trained", 0.0) + len(batch)
         loss = self.update.objective(self.towers, batch)
         self._note("task", loss)
         for name, term in self.strategy.penalties(self.towers, batch, self.update).items():
