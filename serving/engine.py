@@ -179,14 +179,14 @@ class Snapshot:
     def stocked(self, catalogue: pa.Table) -> "Snapshot":
         """Return the same release with what the catalogue says now: what is withdrawn, and items that have come since.
 
-        A new item stands where content alone puts it, with the popularity of what nobody has watched yet, until an update knows more.
+        A new item stands where content alone puts it, with the popularity of what nobody has watched yet, until an update knows more. Only
+        what was put on the shelf comes (its `withdrawn` says 0): a catalogue that was imported may describe many films that nobody watched.
         Nothing is copied but a few numbers per item. Call it on the snapshot of a release, not on one that is stocked.
         """
-        ids = catalogue["item_id"].to_pylist()
-        gone = np.zeros(len(ids), bool)
+        ids, said = catalogue["item_id"].to_pylist(), np.full(len(catalogue), -1)
         if WITHDRAWN in catalogue.column_names:
-            gone = pc.fill_null(catalogue[WITHDRAWN].cast(pa.int64()), 0).to_numpy() > 0
-        come = [place for place, (id, out) in enumerate(zip(ids, gone.tolist(), strict=True)) if not out and not self.vocab.row(id)]
+            said = pc.fill_null(catalogue[WITHDRAWN].cast(pa.int64()), -1).to_numpy()
+        come = [place for place in np.flatnonzero(said == 0).tolist() if not self.vocab.row(ids[place])]
         vocab = Names(self.vocab.base, [ids[place] for place in come])
         told = catalogue.take(pa.array(come, pa.int64())).to_pylist()
         vectors = np.zeros((len(come), self.vectors.width), np.float32)
@@ -195,7 +195,7 @@ class Snapshot:
                 table = file.get_tensor("items.content.weight")
             vectors = np.stack([placed(table, features(item, self.buckets)) for item in told])
         withdrawn = np.zeros(len(vocab), bool)
-        withdrawn[vocab.rows(id for id, out in zip(ids, gone.tolist(), strict=True) if out)] = True
+        withdrawn[vocab.rows(ids[place] for place in np.flatnonzero(said > 0).tolist())] = True
         withdrawn[0] = False
         values, rows = _by_fingerprint(vocab.more)
         place = np.searchsorted(self.fingerprints[0], values)

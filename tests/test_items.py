@@ -44,7 +44,8 @@ def plain(request: pytest.FixtureRequest, tmp_path: Path) -> Snapshot:
 
 
 def rows(*told: dict[str, Any]) -> pa.Table:
-    return catalogues.merge([catalogues.SCHEMA.empty_table(), *(pa.Table.from_pylist([row]) for row in told)])
+    """A catalogue in which all of these were put."""
+    return catalogues.merge([catalogues.SCHEMA.empty_table(), *(pa.Table.from_pylist([{WITHDRAWN: 0, **row}]) for row in told)])
 
 
 def test_a_new_item_stands_where_its_content_puts_it(plain: Snapshot) -> None:
@@ -71,6 +72,12 @@ def test_a_new_item_stands_where_its_content_puts_it(plain: Snapshot) -> None:
 
 def ids_of(answer: list[dict[str, Any]]) -> list[str]:
     return [item["item_id"] for item in answer]
+
+
+def test_what_is_only_described_is_not_on_the_shelf(plain: Snapshot) -> None:
+    described = catalogues.merge([catalogues.SCHEMA.empty_table(), pa.Table.from_pylist([NEW])])
+    for catalogue in (described, catalogues.merge([described, rows({"item_id": "other"})])):
+        assert "new" not in ids_of(plain.stocked(catalogue).recommend([Event("i3", "play", NOW + 1000)], 200))
 
 
 def test_one_of_which_nothing_is_known_can_be_recommended_at_the_end(plain: Snapshot) -> None:
@@ -116,7 +123,7 @@ def test_rows_behind_rows() -> None:
 def test_a_put_costs_a_segment_and_many_are_tidied_up_without_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogues, "SEGMENTS", 3)
     catalogue = Catalogue(tmp_path)
-    catalogue.add(rows({"item_id": "a", "title": "A", "year": 1990}))
+    catalogue.add(catalogues.merge([catalogues.SCHEMA.empty_table(), pa.Table.from_pylist([{"item_id": "a", "title": "A", "year": 1990}])]))
     for n in range(9):
         catalogue.put(pa.Table.from_pylist([{"item_id": f"b{n % 4}", "year": n, WITHDRAWN: n % 2}]))
         assert len(catalogue.segments()) <= 3
