@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -307,6 +308,17 @@ def test_metrics_count_what_was_asked_and_name_nobody(api):
     assert after['recsys_items{state="released"}'] == 6
     assert more("recsys_events_waiting") == 1
     assert "mia" not in api.get("/metrics").text
+
+
+def test_the_dashboard_shows_what_the_server_counts_and_all_of_it(api):
+    api.post("/v1/events", json=event("mia", "east"))
+    api.get("/v1/recommend/mia")
+    board = json.loads((Path(__file__).parents[1] / "configs" / "grafana.json").read_text())
+    shown = {name for panel in board["panels"] for target in panel["targets"] for name in re.findall(r"recsys_\w+", target["expr"])}
+    told = {name.partition("{")[0] for name in figures(api)}
+    assert shown <= told
+    families = {re.sub(r"_(bucket|count|sum|total|created)$", "", name) for name in told}
+    assert {re.sub(r"_(bucket|total)$", "", name) for name in shown} == families
 
 
 def figures(api: httpx.Client) -> dict[str, float]:
