@@ -33,6 +33,7 @@ from recsys.home import Home
 from recsys.progress import bar
 from recsys.settings import Settings
 from serving import cursor as cursors
+from serving.arrange import POOL
 from serving.embedded import redis_address
 from serving.engine import Engine, ItemNotFound, Snapshot
 from serving.guard import REFUSALS, Guard
@@ -103,6 +104,7 @@ Seconds = Annotated[
     ),
     AfterValidator(_not_in_the_future),
 ]
+Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=2000)]
 Share = Annotated[float, Field(ge=0, le=1, description="a rating as a share of its scale, or the share that was watched")]
 K = Annotated[int, Field(ge=1, le=MAX_K, description="how many items")]
@@ -158,6 +160,11 @@ FILTERS = (
     "min and max"
 )
 CURSOR = "the next_cursor of the page before, with the same parameters: what was shown does not come again"
+DIVERSITY = "0: the most likely items; towards 1: items less like each other (maximal marginal relevance)"
+EXPLORE = (
+    "the share of places that are drawn from the best, as often as their scores say; every shown item is then logged as an impression with "
+    "its propensity as value"
+)
 EXPLAIN = "say of each item because of which watched ones it is there; it costs about ten times as much"
 EXCLUDE, INCLUDE = "items to leave out", "nothing but these"
 
@@ -171,6 +178,8 @@ class Wish(_Body):
     filters: dict[str, dict[str, Any]] = Field({}, description=FILTERS)
     cursor: str | None = Field(None, max_length=MAX_CURSOR, description=CURSOR)
     explain: bool = Field(False, description=EXPLAIN)
+    diversity: Unit = Field(0.0, description=DIVERSITY)
+    explore: Unit = Field(0.0, description=EXPLORE)
 
 
 class RecommendIn(Wish):
@@ -193,8 +202,9 @@ class Item(BaseModel):
 
     item_id: str
     score: float
-    source: Literal["tower", "neighbours", "popular"]
+    source: Literal["tower", "neighbours", "popular", "explore"]
     title: str = Field("", description="only where known")
+    propensity: float | None = Field(None, description="only with explore: how likely the item was to come in its place")
     because: list[Reason] = Field([], description="only with explain=true: the watched items that speak most for it, at most two")
 
 
@@ -230,7 +240,7 @@ class Answer(BaseModel):
     items: list[Item]
     release: str
     request_id: str
-    degraded: bool = Field(description="true where Redis did not answer in time and the items are the popular ones")
+    degraded: bool = Field(description="true where Redis did not answer in time: the items are the popular ones, or nothing was explored")
     next_cursor: str | None = Field(None, description="where the next page begins; null at the end, and where there are no pages")
 
 
@@ -395,6 +405,8 @@ async def recommend(
     filters: Annotated[str | None, Query(max_length=4096, description=f"JSON: {FILTERS}")] = None,
     cursor: Annotated[str | None, Query(max_length=MAX_CURSOR, description=CURSOR)] = None,
     explain: Annotated[bool, Query(description=EXPLAIN)] = False,
+    diversity: Annotated[Unit, Query(description=DIVERSITY)] = 0.0,
+    explore: Annotated[Unit, Query(description=EXPLORE)] = 0.0,
 ) -> Response:
     """Recommend items to a user. Every event acknowledged before is counted."""
     wish = Wish(
@@ -404,9 +416,20 @@ async def recommend(
         filters=_filters(filters),
         cursor=cursor,
         explain=explain,
+        diversity=diversity,
+        explore=explore,
     )
     history, degraded = await _history(request, user_id)
-    return _page(request, history, k, wish, user_id, degraded)
+    request_id = _request_id()
+    items, answer = _page(request, history, k, wish, user_id, degraded, request_id)
+    if explore and items:
+        try:
+            async with asyncio.timeout(READ_BUDGET):
+                await request.app.state.profiles.log(_impressions(items, user_id, request_id))
+        except (*AWAY, StreamFull):  # what cannot be logged must not be drawn
+            request.app.state.metrics.degraded.inc()
+            _, answer = _page(request, history, k, wish.model_copy(update={"explore": 0.0}), user_id, True, request_id)
+    return answer
 
 
 @v1.post("/recommend", response_model=Answer, tags=["recommend"])
@@ -414,7 +437,7 @@ async def recommend_for_history(request: Request, body: RecommendIn) -> Response
     """Recommend items for the history in the request."""
     now = time.time()
     history = standing(sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp))
-    return _page(request, history, body.k, body, None)
+    return _page(request, history, body.k, body, None, False, _request_id())[1]
 
 
 @v1.get("/why-not/{user_id}/{item_id:id}", response_model=WhyNot, tags=["recommend"])
@@ -440,7 +463,7 @@ async def similar(request: Request, item_id: Annotated[Id, Path()], k: Annotated
     """Return the items nearest to one."""
     snapshot = _snapshot(request)
     try:
-        return _answer(snapshot, snapshot.similar(item_id, k))
+        return _answer(snapshot, snapshot.similar(item_id, k), _request_id())
     except ItemNotFound as error:
         raise HTTPException(404, str(error)) from None
 
@@ -667,14 +690,28 @@ def _seen(request: Request, asked: bool | None) -> bool:
     return request.app.state.exclude_seen if asked is None else asked
 
 
-def _page(request: Request, history: list[Event], k: int, wish: Wish, user_id: str | None, degraded: bool = False) -> Response:
-    """Answer with one page, and say where the next one begins."""
+def _page(
+    request: Request, history: list[Event], k: int, wish: Wish, user_id: str | None, degraded: bool, request_id: str
+) -> tuple[list[dict[str, Any]], Response]:
+    """Return one page, and the answer that holds it and says where the next one begins."""
     snapshot, exclude_seen = _snapshot(request), _seen(request, wish.exclude_seen)
-    asked = cursors.question(user=user_id, seen=exclude_seen, exclude=wish.exclude_items, include=wish.include_items, filters=wish.filters)
+    asked = cursors.question(
+        user=user_id,
+        seen=exclude_seen,
+        exclude=wish.exclude_items,
+        include=wish.include_items,
+        filters=wish.filters,
+        diversity=wish.diversity,
+        explore=wish.explore,
+    )
     shown = NO_ITEMS if wish.cursor is None else cursors.decode(wish.cursor, asked)
     metrics: Metrics = request.app.state.metrics
+    arrange = bool(wish.diversity or wish.explore)
     with metrics.stage("rank"):
-        items = snapshot.recommend(history, k, exclude_seen, wish.exclude_items, wish.include_items, wish.filters, shown)
+        pool = min(MAX_K, POOL * k) if arrange else k
+        items = snapshot.recommend(history, pool, exclude_seen, wish.exclude_items, wish.include_items, wish.filters, shown)
+        if arrange:
+            items = snapshot.arranged(items, k, wish.diversity, wish.explore, int(request_id[:16], 16))
     if wish.explain:
         for item, reasons in zip(items, snapshot.because(history, items, exclude_seen), strict=True):
             item["because"] = reasons
@@ -682,7 +719,17 @@ def _page(request: Request, history: list[Event], k: int, wish: Wish, user_id: s
         metrics.sources.labels(source).inc(count)
     shown = np.concatenate([shown, cursors.fingerprints(item["item_id"] for item in items)])
     more = len(items) == k and len(shown) <= cursors.SHOWN
-    return _answer(snapshot, items, degraded, cursors.encode(asked, shown) if more else None)
+    return items, _answer(snapshot, items, request_id, degraded, cursors.encode(asked, shown) if more else None)
+
+
+def _impressions(items: list[dict[str, Any]], owner: str, request_id: str) -> list[Event]:
+    """Return what is logged of a list that was explored: what was shown, and how likely that was."""
+    who: dict[str, Any] = {"session_id": owner.removeprefix("session:")} if owner.startswith("session:") else {"user_id": owner}
+    who |= {"timestamp": round(time.time() * 1000), "request_id": request_id}
+    return [
+        Event(item["item_id"], "impression", event_id=f"{request_id}-{place}", value=item["propensity"], **who)
+        for place, item in enumerate(items)
+    ]
 
 
 async def _history(request: Request, owner: str) -> tuple[list[Event], bool]:
@@ -708,8 +755,10 @@ def _filters(text: str | None) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _answer(snapshot: Snapshot, items: list[dict[str, Any]], degraded: bool = False, next_cursor: str | None = None) -> Response:
-    return _json({"items": items, "release": snapshot.id, "request_id": _request_id(), "degraded": degraded, "next_cursor": next_cursor})
+def _answer(
+    snapshot: Snapshot, items: list[dict[str, Any]], request_id: str, degraded: bool = False, next_cursor: str | None = None
+) -> Response:
+    return _json({"items": items, "release": snapshot.id, "request_id": request_id, "degraded": degraded, "next_cursor": next_cursor})
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

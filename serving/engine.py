@@ -30,6 +30,7 @@ from recsys.neighbours import Neighbours
 from recsys.registry import FORMAT, Registry, Release
 from recsys.sessions import Histories, gap_buckets, ranges
 from recsys.vocab import Vocabulary
+from serving.arrange import diversified, explored
 from serving.cursor import fingerprints
 from serving.profiles import Event
 from serving.shelf import Filters, Shelf
@@ -270,6 +271,24 @@ class Snapshot:
             rest = self._most_popular(barred, k - len(found), len(found)).tolist()
             found += [(row, float(self.popularity[row]), "popular") for row in rest]
         return [self._item(*each) for each in found]
+
+    def arranged(self, ranked: list[dict[str, Any]], k: int, diversity: float, explore: float, seed: int) -> list[dict[str, Any]]:
+        """Return the `k` items to show of a longer ranked list: less like each other, and a share of the slots drawn (serving.arrange).
+
+        With `explore` every item says its propensity, and one that was drawn has the source "explore"; the same seed draws the same.
+        """
+        scores = np.array([item["score"] for item in ranked])
+        scores -= min(0.0, float(scores.min(initial=0.0)))  # inner products, where the towers answer alone, may be negative
+        if diversity:
+            order = diversified(scores, self.vectors[self.vocab.rows(item["item_id"] for item in ranked)], len(ranked), diversity)
+            ranked, scores = [ranked[place] for place in order.tolist()], scores[order]
+        if not explore:
+            return ranked[:k]
+        places, propensity, drawn = explored(scores, k, explore, np.random.default_rng(seed))
+        return [
+            ranked[place] | {"propensity": chance} | ({"source": "explore"} if by_chance else {})
+            for place, chance, by_chance in zip(places.tolist(), propensity.tolist(), drawn.tolist(), strict=True)
+        ]
 
     def because(self, history: Sequence[Event], items: Sequence[dict[str, Any]], exclude_seen: bool = True) -> list[list[dict[str, Any]]]:
         """Return for each recommended item which of the newest watched ones speak for it, at most two, the one that says most first.

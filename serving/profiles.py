@@ -66,6 +66,12 @@ return redis.call('UNLINK', KEYS[1]) + redis.call('UNLINK', KEYS[2])
 """
 
 
+LOG = """
+if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then return redis.error_reply('FULL ' .. KEYS[1]) end
+for n = 2, #ARGV do redis.call('XADD', KEYS[1], '*', 'event', ARGV[n]) end
+"""
+
+
 class StreamFull(RecsysError):
     """The archiver is so far behind that no further event is taken."""
 
@@ -123,8 +129,8 @@ class Profiles:
             await self.client.script_load(MERGE)
             answers = await self._run(batch)
         for answer in answers:
-            if isinstance(answer, ResponseError) and str(answer).startswith("FULL"):
-                raise StreamFull("the event stream is full; run the archiver: recsys archive")
+            if isinstance(answer, ResponseError):
+                raise _full(answer)
             if isinstance(answer, Exception):
                 raise answer
         return [answer == 1 for answer in answers]
@@ -133,6 +139,18 @@ class Profiles:
         """Return the newest events of a user (or of "session:ID"), oldest first, without what was undone."""
         found = await self.client.zrange(profile_keys(self.tenant, owner)[0], 0, -1, withscores=True)
         return standing([_event(member, int(time)) for member, time in cast(list[tuple[bytes, float]], found)])
+
+    async def log(self, batch: Sequence[Event]) -> None:
+        """Put events of one person into the stream that belong to no profile, such as what they were shown: all or none of them.
+
+        Raises StreamFull where there is no room.
+        """
+        stream = profile_keys(self.tenant, batch[0].owner)[2]
+        stored = [orjson.dumps({**asdict(event), "event_id": event.id}) for event in batch]
+        try:
+            await self.client.eval(LOG, 1, stream, STREAM_EVENTS, *stored)
+        except ResponseError as error:
+            raise _full(error) from None
 
     async def waiting(self) -> int:
         """Return how many events wait in the streams for the archiver."""
@@ -185,6 +203,11 @@ def profile_keys(tenant: str, owner: str) -> tuple[str, str, str, str]:
 def stream_key(tenant: str, partition: int) -> str:
     """Return the key of a partition's event stream."""
     return f"{{{tenant}:{partition}}}:events"
+
+
+def _full(error: ResponseError) -> Exception:
+    """Say what a script's error means."""
+    return StreamFull("the event stream is full; run the archiver: recsys archive") if str(error).startswith("FULL") else error
 
 
 def standing(history: list[Event]) -> list[Event]:

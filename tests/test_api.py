@@ -243,7 +243,7 @@ def test_a_batch_has_at_most_500_events(api):
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("/v1/recommend/ann?n=3", "there is no parameter 'n'; allowed: cursor, exclude_items, exclude_seen, explain"),
+        ("/v1/recommend/ann?n=3", "there is no parameter 'n'; allowed: cursor, diversity, exclude_items, "),
         ("/v1/recommend/ann?exclude_sen=1", "there is no parameter 'exclude_sen'; did you mean 'exclude_seen'?"),
         ("/v1/recommend/ann?k=0", "k: input should be greater than or equal to 1; got '0'"),
         ("/v1/recommend/ann?k=501", "k: input should be less than or equal to 500; got '501'"),

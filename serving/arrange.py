@@ -1,0 +1,46 @@
+"""From a ranked list to the one that is shown: less of the same, and now and then something else. Pure functions."""
+
+import numpy as np
+
+POOL = 4
+"""So many times as many items as are shown are there to choose from."""
+
+
+def diversified(scores: np.ndarray, vectors: np.ndarray, k: int, diversity: float) -> np.ndarray:
+    """Return the places of `k` items, in the order to show them, by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
+
+    scores (C,) best first, not negative; vectors (C, d) of length 1 or 0. Each next item is the one with the most of (1 - diversity) * its
+    score, as a share of the best one's, - diversity * its cosine with the most similar item that is shown already. 0 is the list as it is.
+    """
+    relevance = scores / max(float(scores.max(initial=0.0)), 1e-12)
+    closest, left = np.zeros(len(scores)), np.ones(len(scores), bool)
+    shown: list[int] = []
+    while len(shown) < min(k, len(scores)):
+        worth = np.where(left, (1 - diversity) * relevance - diversity * closest, -np.inf)
+        place = int(np.argmax(worth))
+        shown.append(place)
+        left[place] = False
+        closest = np.maximum(closest, vectors @ vectors[place])
+    return np.array(shown, np.int64)
+
+
+def explored(scores: np.ndarray, k: int, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fill `k` slots; return the places of the items (k,), how likely each was to come there (k,), and which were drawn (k,) bool.
+
+    scores (C,) in the order to show them, not negative. A slot gets the first item that is not shown yet or, by chance `share`, one of
+    those not shown yet, drawn as often as its score says. The propensity is that of the item in its slot, given the slots before it: what
+    inverse propensity scoring divides by.
+    """
+    left, weight = np.ones(len(scores), bool), np.maximum(scores, 1e-12).astype(np.float64)
+    shown, propensity, drawn = [], [], []
+    for _ in range(min(k, len(scores))):
+        chance = np.where(left, weight, 0.0)
+        chance /= chance.sum()
+        first = int(np.argmax(left))
+        draw = bool(rng.random() < share)
+        place = int(rng.choice(len(chance), p=chance)) if draw else first
+        shown.append(place)
+        propensity.append(share * chance[place] + (1 - share) * (place == first))
+        drawn.append(draw and place != first)
+        left[place] = False
+    return np.array(shown, np.int64), np.array(propensity), np.array(drawn, bool)
