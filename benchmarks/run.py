@@ -10,10 +10,18 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import events, import_csv, neighbours, request, update_cost, warm_up
+from benchmarks import events, import_csv, neighbours, request, serving, update_cost, warm_up
 from benchmarks.measure import Figure
 
-ALL = {"import": import_csv, "warm": warm_up, "events": events, "request": request, "neighbours": neighbours, "update": update_cost}
+ALL = {
+    "import": import_csv,
+    "warm": warm_up,
+    "events": events,
+    "request": request,
+    "neighbours": neighbours,
+    "serving": serving,
+    "update": update_cost,
+}
 
 
 def main() -> None:
