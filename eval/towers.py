@@ -37,7 +37,7 @@ MODES: dict[str, dict[str, Any]] = {"frozen": {}, "recounted": {}, "retrain": {"
 new items, without a step of training; learn everything anew each time, or in every n-th window and serve that until then; learn the
 newest n time windows anew each time."""
 
-MODIFIERS: dict[str, dict[str, Any]] = {"dropout": {"rate": 0.7}}
+MODIFIERS: dict[str, dict[str, Any]] = {"dropout": {"rate": 0.5}}
 """Words that follow a strategy, with their settings: raise the model's dropout in its updates (a baseline of ADER, RecSys 2020)."""
 
 
