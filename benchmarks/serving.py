@@ -23,7 +23,7 @@ CONNECTIONS = 64
 
 
 def run(quick: bool = False) -> list[Figure]:
-    """Ask for recommendations in an open loop and as fast as they come, and send events; the floor is the same server saying that it lives."""
+    """Ask for recommendations in an open loop and as fast as they come, and send events; the floor is the server saying that it lives."""
     items, people, askers, seconds = (5_000, 2_000, 50, 1.0) if quick else (ITEMS, PEOPLE, ASKERS, 8.0)
     rng = np.random.default_rng(0)
     with scratch() as home:

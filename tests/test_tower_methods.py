@@ -97,7 +97,7 @@ def test_dropout_is_raised_in_the_updates_alone(monkeypatch):
         method.learn(timeline.lesson(0, 4))
         method.learn(timeline.lesson(4, 5))
     usual = TINY.model.dropout
-    assert seen == [("fit", usual), ("update", 0.7), ("fit", usual), ("update", 0.6)]
+    assert seen == [("fit", usual), ("update", 0.5), ("fit", usual), ("update", 0.6)]
 
 
 def test_window_learns_the_newest_windows_alone_and_does_not_recommend_what_they_lack(monkeypatch):
