@@ -323,7 +323,7 @@ class Snapshot:
         """Say at which stage an item falls out of somebody's list, or where it stands: stage, detail, rank and score where it has them."""
         row = self.vocab.row(item_id)
         if not row:
-            return _fell("unknown", f"neither release {self.id} nor the catalogue knows it; put it, or update after somebody watched it")
+            return _fell("unknown", f"neither release {self.id} nor the shelf has it; put it, or update after somebody watched it")
         if self.withdrawn is not None and self.withdrawn[row]:
             return _fell("withdrawn", "it was withdrawn; put it again to bring it back")
         words = [event for event in history if event.item_id == item_id and event.event_type in events.HISTORY]
