@@ -120,6 +120,14 @@ def test_sessions_without_a_user_have_profiles_of_their_own(server, store):
     assert merge_all(server, [], owner="s1")[1] == []
 
 
+def test_an_undo_of_the_same_moment_counts_after_what_it_takes_back(server, store):
+    """Clients that count in seconds: which of two ids sorts first must not decide."""
+    for undo, done in (("a", "z"), ("z", "a")):
+        store.flushall()
+        _, profile = merge_all(server, [[play("heat", 1000, undo, event_type="undo"), play("heat", 1000, done), play("alien", 1000, "m")]])
+        assert [event.item_id for event in profile] == ["alien"]
+
+
 def browsing(item: str, at: int, id: str) -> Event:
     return play(item, at, id, user_id=None, session_id="s")
 

@@ -81,7 +81,7 @@ def test_where_the_seen_may_be_shown_again_repeats_are_asked():
 
 def test_new_items_are_those_first_met_in_the_window_before_however_long_the_first_fit():
     log = log_of(
-        ("ann", "A", 0), ("ann", "B", DAY), ("ann", "C", 2 * DAY),  # three days to fit on; C is a day old when the fourth begins
+        ("ann", "A", 0), ("ann", "B", DAY), ("zoe", "A", DAY + 1), ("ann", "C", 2 * DAY),  # C is a day old when the fourth day begins
         *((who, item, 3 * DAY + n) for n, (who, item) in enumerate([("bob", "A"), ("eve", "C"), ("ivy", "D")])),
         ("bob", "D", 4 * DAY), ("eve", "A", 4 * DAY + 1),
     )  # fmt: skip
@@ -89,6 +89,7 @@ def test_new_items_are_those_first_met_in_the_window_before_however_long_the_fir
     assert [part["new"].tolist() for part in parts] == [[False, True, False], [True, False]]
     assert [part["old"].tolist() for part in parts] == [[True, False, False], [False, True]]
     (first, *_) = prequential(log, [Spy()], window_seconds=DAY, train=1).windows
+    assert first.slices["item"]["old"].tolist() == [False, True]
     assert not first.slices["item"]["new"].any()  # where the log begins nobody knows how old an item is
 
 

@@ -180,6 +180,8 @@ def test_it_holds_where_new_items_are_lifted(fresh: float, publish: Callable[[Ca
         for k in (10, 150):
             same_list(made, snapshot, history, k, exclude_seen=True)
     assert other == 3
+    nobody, now = Histories(np.zeros(2, np.int64), *np.zeros((3, 0), np.int64)), np.array([NOW])  # is shown what is popular
+    np.testing.assert_array_equal(*(it.fused(nobody, now, it.vectors(), None) for it in (plain, made)))
 
 
 @pytest.mark.parametrize("fuse", [True, False])
