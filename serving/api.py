@@ -162,8 +162,8 @@ FILTERS = (
 CURSOR = "the next_cursor of the page before, with the same parameters: what was shown does not come again"
 DIVERSITY = "0: the most likely items; towards 1: items less like each other (maximal marginal relevance)"
 EXPLORE = (
-    "the share of places that are drawn from the best, as often as their scores say; every shown item is then logged as an impression with "
-    "its propensity as value"
+    "the share of places that are drawn from the best, as often as their scores say; each item then says its propensity and, where a user is "
+    "asked for, is logged as an impression with that as value"
 )
 EXPLAIN = "say of each item because of which watched ones it is there; it costs about ten times as much"
 EXCLUDE, INCLUDE = "items to leave out", "nothing but these"
@@ -695,15 +695,9 @@ def _page(
 ) -> tuple[list[dict[str, Any]], Response]:
     """Return one page, and the answer that holds it and says where the next one begins."""
     snapshot, exclude_seen = _snapshot(request), _seen(request, wish.exclude_seen)
-    asked = cursors.question(
-        user=user_id,
-        seen=exclude_seen,
-        exclude=wish.exclude_items,
-        include=wish.include_items,
-        filters=wish.filters,
-        diversity=wish.diversity,
-        explore=wish.explore,
-    )
+    # how a page is arranged is left out: the next one may be arranged otherwise, as when nothing could be explored
+    rules = {"exclude": wish.exclude_items, "include": wish.include_items, "filters": wish.filters}
+    asked = cursors.question(user=user_id, seen=exclude_seen, **rules)
     shown = NO_ITEMS if wish.cursor is None else cursors.decode(wish.cursor, asked)
     metrics: Metrics = request.app.state.metrics
     arrange = bool(wish.diversity or wish.explore)

@@ -130,6 +130,8 @@ def test_over_http_what_cannot_be_logged_is_not_drawn(explorers: tuple[httpx.Cli
     assert [item["item_id"] for item in answer["items"]] == plain
     assert answer["degraded"] is True
     assert all("propensity" not in item for item in answer["items"])
+    more = api.get("/v1/recommend/ann", params={"k": 10, "explore": 0.9, "cursor": answer["next_cursor"]})
+    assert not set(ids(more)) & set(plain)
 
 
 def test_over_http_a_diverse_list_begins_with_the_best(explorers: tuple[httpx.Client, Path]) -> None:
