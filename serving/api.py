@@ -162,8 +162,8 @@ FILTERS = (
 CURSOR = "the next_cursor of the page before, with the same parameters: what was shown does not come again"
 DIVERSITY = "0: the most likely items; towards 1: items less like each other (maximal marginal relevance)"
 EXPLORE = (
-    "the share of places that are drawn from the best, as often as their scores say; each item then says its propensity and, where a user is "
-    "asked for, is logged as an impression with that as value"
+    "the share of places that are drawn from the best, as often as their scores say; each item then says its propensity and, where a user "
+    "is asked for, is logged as an impression with that as value"
 )
 EXPLAIN = "say of each item because of which watched ones it is there; it costs about ten times as much"
 EXCLUDE, INCLUDE = "items to leave out", "nothing but these"
