@@ -637,7 +637,7 @@ def _warm(url: str, home: Home, settings: Settings, quiet: bool) -> int:
 
 def _safe(host: str, keys: Keys) -> None:
     """Refuse to let a network in that needs no key."""
-    if len(keys):
+    if keys.needed:
         return
     try:
         addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}

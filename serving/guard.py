@@ -52,7 +52,7 @@ class Buckets:
 class Guard:
     """Lets a request through to `app`, or refuses it: 401 without a key, 403 without its scope, 429 beyond its rate, 413 for a large body.
 
-    While a home has no keys everybody may do everything; `run` then listens on this machine alone.
+    Until a home has its first key everybody may do everything; `run` then listens on this machine alone.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys):
@@ -74,7 +74,7 @@ class Guard:
     def _refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str, dict[str, str]] | None:
         if not _fits(headers.get("content-length")):
             return 413, TOO_LARGE, {"connection": "close"}
-        if not len(self.keys) or path.startswith(OPEN):
+        if not self.keys.needed or path.startswith(OPEN):
             return None
         secret = _secret(headers)
         key = self.keys.find(secret) if secret else None

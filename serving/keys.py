@@ -42,6 +42,7 @@ class Keys:
 
     def __init__(self, file: Path):
         self.file = file
+        self._needed = False
         self._look_again = 0.0
         self._seen: tuple[int, int] | None = None
         self._by_hash: dict[str, Key] = {}
@@ -89,9 +90,11 @@ class Keys:
         self._refresh()
         return self._by_hash.get(digest(secret))
 
-    def __len__(self) -> int:
+    @property
+    def needed(self) -> bool:
+        """Whether a request needs a key: from the first key on, and for good. Whoever takes the last one away must not open the door."""
         self._refresh()
-        return len(self._by_hash)
+        return self._needed
 
     def _refresh(self) -> None:
         now = monotonic()
@@ -106,7 +109,9 @@ class Keys:
         if seen != self._seen:
             try:
                 self._by_hash = {key.sha256: key for key in self.all()}
+                self._needed = self._needed or bool(self._by_hash)
             except KeysDamaged as error:  # whom we knew we know still, and nobody comes in by a broken file
+                self._needed = True
                 _log.error("%s", error)
             self._seen = seen
 

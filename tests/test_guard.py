@@ -119,9 +119,9 @@ def test_a_running_server_notices_keys_within_a_second(keys: Keys, monkeypatch: 
     now = [100.0]
     monkeypatch.setattr("serving.keys.monotonic", lambda: now[0])
     running = Keys(keys.file)
-    assert len(running) == 0
+    assert not running.needed
     secret = keys.add("app", "read")
-    assert len(running) == 0
+    assert not running.needed
     now[0] += 1
     assert running.find(secret) is not None
     keys.file.write_text("{")
@@ -130,6 +130,24 @@ def test_a_running_server_notices_keys_within_a_second(keys: Keys, monkeypatch: 
     keys.file.unlink()
     now[0] += 1
     assert running.find(secret) is None
+    assert running.needed  # whoever takes the last key away does not open the door
+
+
+def test_taking_the_last_key_away_lets_nobody_in(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("serving.keys.monotonic", lambda: now[0])
+    secret = keys.add("app", "admin")
+    assert ask(keys, "DELETE", "/v1/users/ann", **bearer(secret)).status_code == 200
+    keys.remove("app")
+    now[0] += 1
+    for more in ({}, bearer(secret)):
+        assert ask(keys, "DELETE", "/v1/users/ann", **more).status_code == 401
+
+
+def test_a_file_of_keys_that_is_broken_from_the_start_lets_nobody_in(keys: Keys) -> None:
+    keys.file.parent.mkdir()
+    keys.file.write_text("{")
+    assert ask(keys, "GET", "/v1/releases").status_code == 401
 
 
 def test_a_rate_lets_a_second_of_requests_through_at_once_and_then_so_many_a_second() -> None:
