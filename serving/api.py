@@ -696,18 +696,18 @@ def _page(
     """Return one page, and the answer that holds it and says where the next one begins."""
     snapshot, exclude_seen = _snapshot(request), _seen(request, wish.exclude_seen)
     # how a page is arranged is left out: the next one may be arranged otherwise, as when nothing could be explored
-    rules = {"exclude": wish.exclude_items, "include": wish.include_items, "filters": wish.filters}
-    asked = cursors.question(user=user_id, seen=exclude_seen, **rules)
+    rules: dict[str, Any] = {"exclude_items": wish.exclude_items, "include_items": wish.include_items, "filters": wish.filters}
+    asked = cursors.question(user=user_id, exclude_seen=exclude_seen, **rules)
     shown = NO_ITEMS if wish.cursor is None else cursors.decode(wish.cursor, asked)
     metrics: Metrics = request.app.state.metrics
     arrange = bool(wish.diversity or wish.explore)
     with metrics.stage("rank"):
         pool = min(MAX_K, POOL * k) if arrange else k
-        items = snapshot.recommend(history, pool, exclude_seen, wish.exclude_items, wish.include_items, wish.filters, shown)
+        items = snapshot.recommend(history, pool, exclude_seen, shown=shown, **rules)
         if arrange:
             items = snapshot.arranged(items, k, wish.diversity, wish.explore, int(request_id[:16], 16))
     if wish.explain:
-        for item, reasons in zip(items, snapshot.because(history, items, exclude_seen), strict=True):
+        for item, reasons in zip(items, snapshot.because(history, items, exclude_seen=exclude_seen, shown=shown, **rules), strict=True):
             item["because"] = reasons
     for source, count in Counter(item["source"] for item in items).items():
         metrics.sources.labels(source).inc(count)

@@ -290,19 +290,19 @@ class Snapshot:
             for place, chance, by_chance in zip(places.tolist(), propensity.tolist(), drawn.tolist(), strict=True)
         ]
 
-    def because(self, history: Sequence[Event], items: Sequence[dict[str, Any]], exclude_seen: bool = True) -> list[list[dict[str, Any]]]:
+    def because(self, history: Sequence[Event], items: Sequence[dict[str, Any]], **wish: Any) -> list[list[dict[str, Any]]]:
         """Return for each recommended item which of the newest watched ones speak for it, at most two, the one that says most first.
 
-        Each is asked what it says by leaving it out of the history and scoring again: `share` of the score goes with it. What lowers
-        nothing is not named, so an item that is shown to everybody has no reason.
+        wish: what `recommend` was asked beside. Each is asked what it says by leaving it out of the history and scoring again: `share` of
+        the score goes with it. What lowers nothing is not named, so an item that is shown to everybody has no reason.
         """
         rows = self.vocab.rows(item["item_id"] for item in items)
         liked = [event.item_id for event in history if event.event_type in events.POSITIVE and self.vocab.row(event.item_id)]
         newest = list(dict.fromkeys(reversed(liked)))[:REASONS]
-        whole = self._scores(history, rows, exclude_seen)
+        whole = self._scores(history, rows, **wish)
         lost = np.zeros((len(newest), len(rows)))
         for number, id in enumerate(newest):
-            lost[number] = whole - self._scores([event for event in history if event.item_id != id], rows, exclude_seen)
+            lost[number] = whole - self._scores([event for event in history if event.item_id != id], rows, **wish)
         reasons = []
         for place, score in enumerate(whole.tolist()):
             best = [number for number in np.argsort(-lost[:, place], kind="stable")[:2].tolist() if lost[number, place] > 1e-9]
@@ -391,9 +391,9 @@ class Snapshot:
             disliked = refused.disliked(past)[1]
         return Asked(user, past, had, disliked, barred, len(own), allowed is not None), barred
 
-    def _scores(self, history: Sequence[Event], rows: np.ndarray, exclude_seen: bool) -> np.ndarray:
+    def _scores(self, history: Sequence[Event], rows: np.ndarray, exclude_seen: bool = True, **wish: Any) -> np.ndarray:
         """Return what `recommend` would score some rows, (R,), were they among the best; zeros for whom nothing is known."""
-        asked, _ = self._asked(history, exclude_seen)
+        asked, _ = self._asked(history, exclude_seen, **wish)
         if asked is None:
             return np.zeros(len(rows))
         if self.fusion is None:

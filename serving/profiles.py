@@ -57,7 +57,6 @@ for n = 3, #ARGV, 2 do
 end
 redis.call('ZREMRANGEBYRANK', profile, 0, -tonumber(ARGV[1]) - 1)
 redis.call('EXPIRE', profile, ARGV[2])
-return redis.call('ZCARD', profile)
 """
 
 REMOVE = """
@@ -163,8 +162,8 @@ class Profiles:
         """Move what a session did into the profile of the user who turned out to be behind it; return how many events were moved.
 
         The two lie in different slots, so this is three steps: read, add, take away what was read. Stopped between them, or done twice, it
-        ends the same; what the session does meanwhile stays in its profile until the next sign-in. Both must agree on which events came
-        before a deletion of the user's profile: they stay out of it.
+        ends the same; what the session does meanwhile stays in its profile until the next sign-in. What came before the user's profile was
+        deleted stays out of it.
         """
         source, _, _, _ = profile_keys(self.tenant, f"session:{session_id}")
         target, _, _, gone = profile_keys(self.tenant, user_id)

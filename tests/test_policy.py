@@ -155,6 +155,11 @@ def test_what_an_item_is_there_for_is_what_lowers_it_when_left_out(tmp_path: Pat
     best = {item["item_id"]: [reason["item_id"] for reason in because] for item, because in zip(answer, reasons, strict=True)}
     assert set(best["i22"]) == {"i20", "i24"}
     assert snapshot.because([], snapshot.recommend([], 3)) == [[], [], []]
+    red: dict[str, Any] = {"filters": {"colour": {"any": ["red"]}}, "exclude_items": ["i21"]}
+    (item, *_), (because, *_) = (chosen := snapshot.recommend(history, 5, **red)), snapshot.because(history, chosen, **red)
+    without = [event for event in history if event.item_id != because[0]["item_id"]]
+    left = next(other["score"] for other in snapshot.recommend(without, 300, **red) if other["item_id"] == item["item_id"])
+    assert because[0]["share"] == pytest.approx(min(1.0, (item["score"] - left) / item["score"]), rel=1e-3)
 
 
 def test_why_not_names_the_stage_at_which_an_item_falls_out(tmp_path: Path) -> None:
