@@ -88,7 +88,7 @@ class Shelf:
     def _within(self, column: str, word: str, bound: Any) -> np.ndarray:
         assert self.table is not None
         cells = self.table[column]
-        if not isinstance(bound, (int, float)) or isinstance(bound, bool):
+        if not isinstance(bound, (int, float)) or isinstance(bound, bool) or abs(bound) > 1e300:
             raise BadInput(f"filters.{column}.{word} is a number; got {json.dumps(bound, default=str)[:80]}")
         if not (pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type)):
             raise BadInput(f"filters.{column}.{word}: {column!r} holds {cells.type}, no numbers; use any, all or none")
@@ -105,6 +105,8 @@ def _as(value: Any, type: pa.DataType) -> Any:
         return value if isinstance(value, str) else str(value)
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return int(number) if pa.types.is_integer(type) and number == int(number) else (None if pa.types.is_integer(type) else number)
+    if not pa.types.is_integer(type):
+        return number
+    return int(number) if number.is_integer() and abs(number) < 2**63 else None

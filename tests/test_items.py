@@ -183,6 +183,7 @@ def test_over_http_in_two_servers_and_over_a_restart(tmp_path: Path) -> None:
             assert not withdrawn_or_not(other, "i4")
             wait_until(lambda: not withdrawn_or_not(api, "i4"), 5)
         api.delete("/v1/items/i5")
+        assert api.put("/v1/items/i6", json={"cast": [], "genres": []}).status_code == 200
     with served(tmp_path) as api:
         assert (withdrawn_or_not(api, "i5"), withdrawn_or_not(api, "a new/one")) == (True, False)
 

@@ -52,6 +52,8 @@ def through(filters: Any, shelf: Shelf = SHELF) -> str:
         ({"year": {"any": [1995, 2010.0, "2001"]}}, "abd"),
         ({"year": {"any": ["long ago", 1995.5]}}, ""),
         ({"year": {"all": [2001, "long ago"]}}, ""),
+        ({"year": {"any": ["inf", "nan", 1e300, 10**400, -(2**63) - 2**12]}}, ""),
+        ({"stars": {"any": ["inf", 10**400, 4.5]}}, "a"),
         ({"year": {"none": ["long ago"]}}, "eabcd"),
         ({"stars": {"max": 3}}, "cd"),
         ({"country": {"any": ["US"]}}, "a"),
@@ -73,6 +75,7 @@ def test_a_filter_lets_through_what_meets_all_of_it(filters: Any, found: str) ->
         ({"genres": {"any": []}}, "filters.genres.any is a list of values; got []"),
         ({"genres": {"min": 3}}, "filters.genres.min: 'genres' holds list<element: string>, no numbers; use any, all or none"),
         ({"year": {"min": "1990"}}, 'filters.year.min is a number; got "1990"'),
+        ({"year": {"max": 10**400}}, f"filters.year.max is a number; got 1{'0' * 79}"),
     ],
 )
 def test_a_filter_that_makes_no_sense_says_so(filters: Any, says: str) -> None:
