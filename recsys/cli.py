@@ -243,7 +243,7 @@ def serve(
     """
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # read when faiss and numpy are imported
         os.environ.setdefault(name, "1")
-    from serving.api import run
+    from serving.run import run
 
     given = [f"serving.{name}={value}" for name, value in (("host", host), ("port", port)) if value is not None]
     run(Home(home), _settings(home, config, [*(set or []), *given]), json=json)

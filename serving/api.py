@@ -1,36 +1,26 @@
 """The HTTP API: routes that check what comes in and say what goes out; the deciding is done in the engine."""
 
 import asyncio
-import ipaddress
-import logging
-import os
-import re
-import signal
-import socket
 import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import faiss
 import numpy as np
 import orjson
-import pyarrow as pa
-import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag
 from redis.exceptions import RedisError
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from recsys.catalogue import WITHDRAWN
-from recsys.errors import BadInput, RecsysError, nearest
-from recsys.events import EVENT_TYPES
+from recsys.errors import BadInput, nearest
 from recsys.home import Home
-from recsys.progress import bar
 from recsys.settings import Settings
 from serving import cursor as cursors
 from serving.arrange import POOL
@@ -38,23 +28,40 @@ from serving.embedded import redis_address
 from serving.engine import Engine, ItemNotFound, Snapshot
 from serving.guard import REFUSALS, Guard
 from serving.keys import Keys
+from serving.messages import (
+    BATCH,
+    CURSOR,
+    DIVERSITY,
+    EXCLUDE,
+    EXPLAIN,
+    EXPLORE,
+    FILTERS,
+    INCLUDE,
+    MAX_CURSOR,
+    MAX_K,
+    Accepted,
+    Alive,
+    Answer,
+    Deleted,
+    EventIn,
+    Id,
+    ItemIn,
+    K,
+    Moved,
+    Problem,
+    Put,
+    Ready,
+    RecommendIn,
+    Releases,
+    SignIn,
+    Unit,
+    UserId,
+    WhyNot,
+    Wish,
+    Withdrawn,
+)
 from serving.metrics import CONTENT_TYPE, Measured, Metrics
 from serving.profiles import Event, Profiles, StreamFull, connect, standing
-from serving.warm import warm
-
-BATCH = 500
-MAX_K = 500
-MAX_HISTORY = 200
-MAX_COLUMNS = 64
-MAX_INCLUDED = 10_000
-MAX_CURSOR = 6000
-"""Letters: those of a cursor with all that one can carry."""
-
-FUTURE = 5 * 60.0
-"""Seconds that a client's clock may be ahead of ours."""
-
-OLDEST = 631_152_000
-"""1990: an older timestamp is a mistake, in an import too."""
 
 READ_BUDGET = 0.25
 """Seconds that a recommendation waits for the profile before it answers without."""
@@ -64,278 +71,9 @@ WRITE_BUDGET = 2.0
 
 NO_ITEMS = np.zeros(0, np.uint32)
 
-_log = logging.getLogger("recsys.api")
-
 T = TypeVar("T")
 
 AWAY = (RedisError, OSError, TimeoutError)
-
-
-def _event_type(name: str) -> str:
-    if name not in EVENT_TYPES:
-        raise ValueError(f"{name!r} is no event type; {nearest(name, EVENT_TYPES)}")
-    return name
-
-
-def _not_in_the_future(seconds: float) -> float:
-    ahead = seconds - time.time()
-    if ahead > FUTURE:
-        hint = "; timestamps are in seconds, this looks like milliseconds" if seconds > 1e11 else ""
-        raise ValueError(f"{seconds:.0f} is {ahead:.0f} s in the future, at most {FUTURE:.0f} are allowed{hint}")
-    return seconds
-
-
-def _not_a_session(user_id: str) -> str:
-    if user_id.startswith("session:"):
-        raise ValueError(f"{user_id!r} looks like a session; send the part behind 'session:' as session_id")
-    return user_id
-
-
-Id = Annotated[str, Field(min_length=1, max_length=256)]
-UserId = Annotated[Id, AfterValidator(_not_a_session)]
-EventType = Annotated[str, AfterValidator(_event_type), Field(json_schema_extra={"enum": list(EVENT_TYPES)})]
-Seconds = Annotated[
-    float,
-    Field(
-        ge=OLDEST,
-        allow_inf_nan=False,
-        description="seconds since 1970, UTC; from 1990 on, at most 5 minutes in the future",
-        examples=[1_760_000_000.5],
-    ),
-    AfterValidator(_not_in_the_future),
-]
-Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Text = Annotated[str, Field(max_length=2000)]
-Share = Annotated[float, Field(ge=0, le=1, description="a rating as a share of its scale, or the share that was watched")]
-K = Annotated[int, Field(ge=1, le=MAX_K, description="how many items")]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_unknown_field(cls, body: Any) -> Any:
-        for name in body if isinstance(body, dict) else ():
-            if name not in cls.model_fields:
-                raise ValueError(f"there is no field {name!r}; {nearest(name, cls.model_fields)}")
-        return body
-
-
-class EventIn(_Body):
-    """What somebody did with an item. It needs a user_id, a session_id or both."""
-
-    user_id: UserId | None = None
-    item_id: Id
-    event_type: EventType
-    timestamp: Seconds
-    event_id: Id | None = Field(None, description="sent twice, it counts once; made from the event itself where left out")
-    session_id: Id | None = None
-    value: Share | None = None
-    request_id: Id | None = Field(None, description="the request_id of the answer that showed the item")
-
-    @model_validator(mode="after")
-    def _somebody(self) -> "EventIn":
-        if self.user_id is None and self.session_id is None:
-            raise ValueError("an event needs a user_id, a session_id or both")
-        return self
-
-    def as_event(self) -> Event:
-        return Event(**{**self.model_dump(), "event_id": self.event_id or "", "timestamp": round(self.timestamp * 1000)})
-
-
-class HistoryEvent(_Body):
-    """One event of a history given in the request."""
-
-    item_id: Id
-    event_type: EventType = "watch"
-    timestamp: Seconds | None = Field(None, description="now, where left out")
-
-    def as_event(self, now: float) -> Event:
-        return Event(self.item_id, self.event_type, round((now if self.timestamp is None else self.timestamp) * 1000))
-
-
-FILTERS = (
-    'what must be true of an item, by column: {"genres": {"any": ["Drama", "Crime"]}, "year": {"min": 1990}}; there are any, all, none, '
-    "min and max"
-)
-CURSOR = "the next_cursor of the page before, with the same parameters: what was shown does not come again"
-DIVERSITY = "0: the most likely items; towards 1: items less like each other (maximal marginal relevance)"
-EXPLORE = (
-    "the share of places that are drawn from the best, as often as their scores say; each item then says its propensity and, where a user "
-    "is asked for, is logged as an impression with that as value"
-)
-EXPLAIN = "say of each item because of which watched ones it is there; it costs about ten times as much"
-EXCLUDE, INCLUDE = "items to leave out", "nothing but these"
-
-
-class Wish(_Body):
-    """What a list may hold."""
-
-    exclude_seen: bool | None = Field(None, description="leave out the items of the history; the configured default where left out")
-    exclude_items: list[Id] = Field([], max_length=MAX_K, description=EXCLUDE)
-    include_items: list[Id] | None = Field(None, max_length=MAX_INCLUDED, description=INCLUDE)
-    filters: dict[str, dict[str, Any]] = Field({}, description=FILTERS)
-    cursor: str | None = Field(None, max_length=MAX_CURSOR, description=CURSOR)
-    explain: bool = Field(False, description=EXPLAIN)
-    diversity: Unit = Field(0.0, description=DIVERSITY)
-    explore: Unit = Field(0.0, description=EXPLORE)
-
-
-class RecommendIn(Wish):
-    """A request that brings its own history; nothing of it is stored."""
-
-    history: list[HistoryEvent] = Field(max_length=MAX_HISTORY, description="any order; sorted by timestamp")
-    k: K = 20
-
-
-class Reason(BaseModel):
-    """A watched item that speaks for a recommended one."""
-
-    item_id: str
-    title: str = Field("", description="only where known")
-    share: float = Field(description="how much of the score goes when it is left out of the history")
-
-
-class Item(BaseModel):
-    """One recommended item. Scores compare within one source."""
-
-    item_id: str
-    score: float
-    source: Literal["tower", "neighbours", "popular", "explore"]
-    title: str = Field("", description="only where known")
-    propensity: float | None = Field(None, description="only with explore: how likely the item was to come in its place")
-    because: list[Reason] = Field([], description="only with explain=true: the watched items that speak most for it, at most two")
-
-
-class WhyNot(BaseModel):
-    """Where an item stands for somebody, or at which stage it fell out."""
-
-    item_id: str
-    stage: Literal[
-        "recommended",
-        "ranked",
-        "unknown",
-        "withdrawn",
-        "seen",
-        "dislike",
-        "skip",
-        "near copy",
-        "excluded",
-        "not included",
-        "filtered",
-    ]
-    detail: str
-    rank: int | None = Field(description="its place among all that may be recommended; null where it is not ranked, or behind the 500th")
-    score: float | None
-    source: Literal["tower", "neighbours", "popular"] | None
-    release: str
-    request_id: str
-    degraded: bool
-
-
-class Answer(BaseModel):
-    """Items, best first, all of one release."""
-
-    items: list[Item]
-    release: str
-    request_id: str
-    degraded: bool = Field(description="true where Redis did not answer in time: the items are the popular ones, or nothing was explored")
-    next_cursor: str | None = Field(None, description="where the next page begins; null at the end, and where there are no pages")
-
-
-class Accepted(BaseModel):
-    """What became of the events: stored durably and counted from the next recommendation on."""
-
-    accepted: int = Field(description="events that were new")
-    duplicates: int = Field(description="events whose id was known; they changed nothing")
-    request_id: str
-
-
-class SignIn(_Body):
-    """Which session turned out to be the user's."""
-
-    session_id: Id
-
-
-class Moved(BaseModel):
-    """How much the user's profile gained."""
-
-    moved: int = Field(description="events of the session; they count for the user from the next recommendation on")
-    request_id: str
-
-
-class Deleted(BaseModel):
-    """What became of a profile."""
-
-    deleted: bool = Field(description="false where there was none")
-    request_id: str
-
-
-class ItemIn(BaseModel):
-    """What is known about an item: a title, genres, and any other column, each a text, a number or a list of texts."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-    __pydantic_extra__: dict[str, Text | bool | int | float | list[Text]]
-
-    title: Text | None = None
-    genres: list[Text] | None = Field(None, max_length=100)
-
-    @model_validator(mode="after")
-    def _sensible(self) -> "ItemIn":
-        extra = self.__pydantic_extra__
-        if len(extra) > MAX_COLUMNS:
-            raise ValueError(f"an item has {MAX_COLUMNS} columns at most; got {len(extra)}")
-        for name, value in extra.items():
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ .-]{0,63}", name) or name in ("item_id", WITHDRAWN):
-                raise ValueError(f"{name[:80]!r} is no name for a column: a letter, then up to 63 letters, digits, '_', '-', '.' or spaces")
-            if isinstance(value, bool):
-                raise ValueError(f"{name}: a column holds texts, numbers or lists of texts; write 0 or 1 for {str(value).lower()}")
-            if isinstance(value, (int, float)) and not abs(value) < 2**53:
-                raise ValueError(f"{name}: {value} is too large a number")
-        return self
-
-
-class Put(BaseModel):
-    """What became of an item."""
-
-    item_id: str
-    release_knows: bool = Field(description="false while it stands where its content puts it: the next update learns more")
-    request_id: str
-
-
-class Withdrawn(BaseModel):
-    """An item that is not recommended any more."""
-
-    item_id: str
-    request_id: str
-
-
-class Releases(BaseModel):
-    """Which release answers, and which could."""
-
-    live: str | None
-    releases: list[str]
-
-
-class Alive(BaseModel):
-    """The process runs."""
-
-    status: Literal["ok"]
-
-
-class Ready(BaseModel):
-    """What the service needs to answer in full."""
-
-    ready: bool
-    release: str | None
-    redis: bool
-
-
-class Problem(BaseModel):
-    """One line: what came, what was allowed, the way out."""
-
-    detail: str
 
 
 class _AnyId(PathConvertor):
@@ -583,80 +321,6 @@ def _with_keys(openapi: dict[str, Any]) -> dict[str, Any]:
                 for status, why in REFUSALS.items():
                     operation["responses"].setdefault(str(status), {"description": why, "content": problem})
     return openapi
-
-
-def run(home: Home, settings: Settings, json: bool = False) -> None:
-    """Serve one home until SIGINT or SIGTERM; print one line, or one line of JSON, once it is up."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    _safe(settings.serving.host, Keys(home.keys))
-    with _listen(settings.serving.host, settings.serving.port) as listener, redis_address(home, settings) as url:
-        known = settings.model_copy(update={"serving": settings.serving.model_copy(update={"redis_url": url})})
-        loaded = _warm(url, home, settings, json)
-        app = create_app(home, known)
-        config = uvicorn.Config(
-            app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False, timeout_graceful_shutdown=5
-        )
-        before = {sign: signal.signal(sign, lambda *_: None) for sign in (signal.SIGINT, signal.SIGTERM)}
-        try:  # uvicorn raises the signal that ended it once more, for whoever was there before: nobody, so we end with 0
-            _Server(config, json, loaded).run(sockets=[listener])
-        finally:
-            for sign, handler in before.items():
-                signal.signal(sign, handler)
-
-
-class _Server(uvicorn.Server):
-    """Says where it listens once it does."""
-
-    def __init__(self, config: uvicorn.Config, json: bool, loaded: int):
-        super().__init__(config)
-        self.json, self.loaded = json, loaded
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started and sockets:
-            host, port = sockets[0].getsockname()[:2]
-            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            engine: Engine = self.config.app.state.engine  # type: ignore[union-attr]
-            snapshot = engine.snapshot
-            up = {"url": url, "docs": f"{url}/docs", "release": snapshot.id if snapshot else None, "loaded": self.loaded}
-            what = f"release {snapshot.id}" if snapshot else f"nothing ({engine.missing})"
-            filled = f", {self.loaded:,} events loaded from the log" if self.loaded else ""
-            text = f"serving {what} on {url}, API docs on {url}/docs{filled}, end with Ctrl-C"
-            print(orjson.dumps(up).decode() if self.json else text, flush=True)
-
-
-def _warm(url: str, home: Home, settings: Settings, quiet: bool) -> int:
-    """Fill the profiles from the log; what stands in the way is one line, for people can be served without."""
-    try:
-        with bar(quiet) as step:
-            return warm(url, home, settings, step)
-    except (*AWAY, RecsysError, pa.ArrowException) as error:
-        _log.error("profiles are not filled from the log: %s; start again once that is mended", error)
-        return 0
-
-
-def _safe(host: str, keys: Keys) -> None:
-    """Refuse to let a network in that needs no key."""
-    if keys.needed:
-        return
-    try:
-        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except OSError:
-        return  # `_listen` says what is wrong with it
-    if not all(ipaddress.ip_address(address.split("%")[0]).is_loopback for address in addresses):
-        raise BadInput(
-            f"{host} can be reached from other machines, and this home has no API keys; make one with: recsys keys add NAME, "
-            "or serve this machine alone with --host 127.0.0.1"
-        )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family, backlog=1024)
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise BadInput(f"cannot serve on {host}:{port}: {why}; choose another with --host and --port (0 picks a free port)") from None
 
 
 async def _written(work: Coroutine[Any, Any, T]) -> T:

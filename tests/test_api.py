@@ -26,7 +26,7 @@ import sys
 from recsys.errors import RecsysError
 from recsys.home import Home
 from recsys.settings import load_settings
-from serving.api import run
+from serving.run import run
 try:
     run(Home(sys.argv[1]), load_settings(environ={}, overrides={"serving.port": 0, "serving.watch_seconds": 0.05, **eval(sys.argv[2])}))
 except RecsysError as error:
