@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 
 from benchmarks.measure import Figure, scratch
 from serving.embedded import EmbeddedRedis
-from serving.profiles import Event, Profiles, connect
+from serving.history import Event
+from serving.profiles import Profiles, connect
 
 CALLERS, BATCH = 16, 100
 

@@ -9,8 +9,8 @@ from benchmarks.world import NOW, popular_first, release
 from recsys import fusion
 from recsys.events import CODE
 from recsys.sessions import Histories, gap_buckets
-from serving.engine import NO_ROWS, NOTHING, Asked, Snapshot
-from serving.profiles import Event
+from serving.history import Event
+from serving.snapshot import NO_ROWS, NOTHING, Asked, Snapshot
 
 ITEMS, HISTORY, K, PEOPLE = 20_000, 50, 20, 200_000
 

@@ -10,7 +10,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import events, import_csv, neighbours, request, serving, update_cost, warm_up
+from benchmarks import events, import_csv, index, neighbours, request, serving, update_cost, warm_up
 from benchmarks.measure import Figure
 
 ALL = {
@@ -19,6 +19,7 @@ ALL = {
     "events": events,
     "request": request,
     "neighbours": neighbours,
+    "index": index,
     "serving": serving,
     "update": update_cost,
 }

@@ -25,8 +25,9 @@ from recsys.settings import Settings
 from serving import cursor as cursors
 from serving.arrange import POOL
 from serving.embedded import redis_address
-from serving.engine import Engine, ItemNotFound, Snapshot
+from serving.engine import Engine
 from serving.guard import REFUSALS, Guard
+from serving.history import Event, History
 from serving.keys import Keys
 from serving.messages import (
     BATCH,
@@ -61,7 +62,8 @@ from serving.messages import (
     Withdrawn,
 )
 from serving.metrics import CONTENT_TYPE, Measured, Metrics
-from serving.profiles import Event, Profiles, StreamFull, connect, standing
+from serving.profiles import Profiles, StreamFull, connect
+from serving.snapshot import ItemNotFound, Snapshot
 
 READ_BUDGET = 0.25
 """Seconds that a recommendation waits for the profile before it answers without."""
@@ -70,6 +72,7 @@ WRITE_BUDGET = 2.0
 """Seconds that an event waits for Redis before it is refused."""
 
 NO_ITEMS = np.zeros(0, np.uint32)
+NOBODY = History([], [], [])
 
 T = TypeVar("T")
 
@@ -174,7 +177,7 @@ async def recommend(
 async def recommend_for_history(request: Request, body: RecommendIn) -> Response:
     """Recommend items for the history in the request."""
     now = time.time()
-    history = standing(sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp))
+    history = History.of(sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp)).standing()
     return _page(request, history, body.k, body, None, False, _request_id())[1]
 
 
@@ -355,7 +358,7 @@ def _seen(request: Request, asked: bool | None) -> bool:
 
 
 def _page(
-    request: Request, history: list[Event], k: int, wish: Wish, user_id: str | None, degraded: bool, request_id: str
+    request: Request, history: History, k: int, wish: Wish, user_id: str | None, degraded: bool, request_id: str
 ) -> tuple[list[dict[str, Any]], Response]:
     """Return one page, and the answer that holds it and says where the next one begins."""
     snapshot, exclude_seen = _snapshot(request), _seen(request, wish.exclude_seen)
@@ -390,7 +393,7 @@ def _impressions(items: list[dict[str, Any]], owner: str, request_id: str) -> li
     ]
 
 
-async def _history(request: Request, owner: str) -> tuple[list[Event], bool]:
+async def _history(request: Request, owner: str) -> tuple[History, bool]:
     """Return what a profile holds, and whether the answer must do without it."""
     metrics: Metrics = request.app.state.metrics
     try:
@@ -399,7 +402,7 @@ async def _history(request: Request, owner: str) -> tuple[list[Event], bool]:
                 return await request.app.state.profiles.read(owner), False
     except AWAY:
         metrics.degraded.inc()
-        return [], True
+        return NOBODY, True
 
 
 def _filters(text: str | None) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from recsys.catalogue import WITHDRAWN
 from recsys.errors import nearest
 from recsys.events import EVENT_TYPES
-from serving.profiles import Event
+from serving.history import Event
 
 BATCH = 500
 MAX_K = 500

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import cast
 from zlib import crc32
 
@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from recsys import events
 from recsys.errors import RecsysError
+from serving.history import Event, History
 
 PARTITIONS = 64
 """Part of every key's name, so it never changes: people are spread over this many streams."""
@@ -75,31 +76,6 @@ class StreamFull(RecsysError):
     """The archiver is so far behind that no further event is taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What one person did with one item; `timestamp` in ms. It has a `user_id`, a `session_id` or both."""
-
-    item_id: str
-    event_type: str
-    timestamp: int
-    event_id: str = ""
-    user_id: str | None = None
-    session_id: str | None = None
-    value: float | None = None
-    request_id: str | None = None
-
-    @property
-    def owner(self) -> str:
-        """Whose profile it belongs to: the user's, or the session's where nobody is signed in."""
-        return self.user_id if self.user_id is not None else f"session:{self.session_id}"
-
-    @property
-    def id(self) -> str:
-        """The event's own id, or one made from what it says: the same event always gets the same."""
-        said = [self.user_id, self.session_id, self.item_id, self.timestamp, self.event_type, self.value]
-        return self.event_id or hashlib.blake2b(orjson.dumps(said), digest_size=16).hexdigest()
-
-
 class Profiles:
     """The profiles of one tenant.
 
@@ -134,10 +110,14 @@ class Profiles:
                 raise answer
         return [answer == 1 for answer in answers]
 
-    async def read(self, owner: str) -> list[Event]:
+    async def read(self, owner: str) -> History:
         """Return the newest events of a user (or of "session:ID"), oldest first, without what was undone."""
         found = await self.client.zrange(profile_keys(self.tenant, owner)[0], 0, -1, withscores=True)
-        return standing([_event(member, int(time)) for member, time in cast(list[tuple[bytes, float]], found)])
+        if not found:
+            return History([], [], [])
+        told, times = zip(*cast(list[tuple[bytes, float]], found), strict=True)
+        _, kinds, items, _ = zip(*orjson.loads(b"[" + b",".join(told) + b"]"), strict=True)
+        return History(list(items), [events.CODE[kind] for kind in kinds], [int(time) for time in times]).standing()
 
     async def log(self, batch: Sequence[Event]) -> None:
         """Put events of one person into the stream that belong to no profile, such as what they were shown: all or none of them.
@@ -209,15 +189,6 @@ def _full(error: ResponseError) -> Exception:
     return StreamFull("the event stream is full; run the archiver: recsys archive") if str(error).startswith("FULL") else error
 
 
-def standing(history: list[Event]) -> list[Event]:
-    """Return a history, oldest first, without undos and what they take back (recsys.events.taken_back)."""
-    if not any(event.event_type == "undo" for event in history):
-        return history
-    history = sorted(history, key=lambda event: (event.timestamp, event.event_type == "undo"))
-    gone = set(events.taken_back((event.item_id for event in history), (event.event_type == "undo" for event in history)))
-    return [event for place, event in enumerate(history) if place not in gone]
-
-
 def connect(url: str) -> redis.asyncio.Redis:
     """Return a client that fails fast: a server that is away is noticed at once, a lost connection is made anew once."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -230,8 +201,3 @@ def member(event: Event) -> bytes:
     """Write an event the way a profile holds it: the same bytes whether it comes from a client or back from the log."""
     value = None if event.value is None else float(np.float32(event.value))  # the log's precision
     return orjson.dumps([event.id, event.event_type, event.item_id, value])
-
-
-def _event(member: bytes, timestamp: int) -> Event:
-    id, event_type, item_id, value = orjson.loads(member)
-    return Event(item_id=item_id, event_type=event_type, timestamp=timestamp, event_id=id, value=value)

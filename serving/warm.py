@@ -17,7 +17,8 @@ from recsys.home import Home
 from recsys.log import SEGMENT_ROWS, Log, Position
 from recsys.progress import Step, silent
 from recsys.settings import Serving, Settings
-from serving.profiles import Event, member, profile_keys
+from serving.history import Event
+from serving.profiles import member, profile_keys
 
 SENT = 5000
 """Events sent to Redis at a time."""

@@ -13,7 +13,8 @@ from recsys.settings import Settings, load_settings
 from serving import archive as archiving
 from serving.archive import archive, archive_home
 from serving.embedded import EmbeddedRedis
-from serving.profiles import PARTITIONS, Event, Profiles, connect, stream_key
+from serving.history import Event
+from serving.profiles import PARTITIONS, Profiles, connect, stream_key
 
 
 def send(server: EmbeddedRedis, *batch: Event) -> None:

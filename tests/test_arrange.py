@@ -14,7 +14,8 @@ from test_policy import many
 from worlds import NOW
 
 from serving.arrange import diversified, explored
-from serving.profiles import Event, stream_key
+from serving.history import Event
+from serving.profiles import stream_key
 
 
 def test_each_next_item_is_the_best_that_is_least_like_those_shown() -> None:

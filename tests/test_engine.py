@@ -13,10 +13,11 @@ from recsys.errors import ReleaseDamaged
 from recsys.events import CODE, EVENT_TYPES, SCHEMA
 from recsys.neighbours import Neighbours
 from recsys.registry import Registry
-from recsys.sessions import Sessions, histories, sessionise
+from recsys.sessions import Histories, Sessions, histories, sessionise
 from recsys.settings import Data, NeighbourSettings, Settings
-from serving.engine import Engine, ItemNotFound, Snapshot
-from serving.profiles import Event, standing
+from serving.engine import Engine
+from serving.history import Event, History
+from serving.snapshot import Ask, ItemNotFound, Snapshot
 
 CORNERS = {"north": (0, 1), "north-east": (1, 1), "east": (1, 0), "south-east": (1, -1), "south": (0, -1), "west": (-1, 0)}
 """Items on a compass: who is near whom can be seen. Popularity falls in this order."""
@@ -159,7 +160,8 @@ def test_asking_for_more_than_there_is_gives_every_other_item_once(tmp_path):
     assert "<unknown>" not in answer
 
 
-def test_what_an_approximate_index_misses_is_filled_from_popular(tmp_path):
+def test_what_an_approximate_index_misses_is_filled_from_popular(tmp_path, monkeypatch):
+    monkeypatch.setattr("recsys.index.POPULAR", 10)
     names = [f"i{n}" for n in range(400)]
     snapshot = Snapshot.load(publish_release(tmp_path, names, exact_below=0, settings=ALONE))
     snapshot.index.faiss.nprobe = 1
@@ -202,36 +204,65 @@ def test_similar_items_are_the_nearest_without_the_item_itself(tmp_path):
         snapshot.similar("nowhere", 2)
 
 
-def test_the_tower_sees_exactly_the_history_that_training_cuts(tmp_path, monkeypatch):
+def test_the_tower_sees_exactly_the_history_that_training_cuts(tmp_path):
     settings = Settings(data=Data(history=5))
     snapshot = compass(tmp_path, settings=settings)
     kinds = ["play", "dislike", "impression", "like", "skip", "watch", "click", "play", "undo", "complete"]
     items = ["north", "nobody", "east", "south", "west", "east", "north", "nobody", "south", "north-east"]
     times = [NOW + n * n * DAY // 3 for n in range(10)]
-    fed: list[tuple] = []
-    whole = snapshot._user
-
-    def spy(rows, kinds, gaps):
-        fed.append((rows.tolist(), kinds.tolist(), gaps.tolist()))
-        return whole(rows, kinds, gaps)
-
-    monkeypatch.setattr(Snapshot, "_user", lambda self, *args: spy(*args))
-    snapshot.recommend(standing([Event(i, k, t) for i, k, t in zip(items, kinds, times, strict=True)]), 3)
+    spy = Spy(snapshot)
+    snapshot = replace(snapshot, user_tower=spy)
+    snapshot.recommend(History.of(Event(i, k, t) for i, k, t in zip(items, kinds, times, strict=True)).standing(), 3)
     rows = [{"event_id": str(n), "user_id": "ann", "item_id": items[n], "timestamp": times[n], "event_type": kinds[n]} for n in range(10)]
     rows.append({"event_id": "next", "user_id": "ann", "item_id": "north", "timestamp": times[-1] + DAY, "event_type": "play"})
     table = pa.table({f.name: pa.array([row.get(f.name) for row in rows]).cast(f.type) for f in SCHEMA}, schema=SCHEMA)
     sessions = sessionise(table, snapshot.vocab.base)
     expected = histories(sessions, np.array([len(sessions) - 1]), limit=5)
-    assert fed == [(expected.item.tolist(), expected.kind.tolist(), expected.gap.tolist())]
+    assert spy.fed == [[expected.item.tolist(), expected.kind.tolist(), expected.gap.tolist()]]
     assert len(expected.item) == 5
+
+
+class Spy:
+    """A user tower that keeps what it is fed: for each person the rows, kinds and gaps of what is not padding."""
+
+    def __init__(self, snapshot):
+        self.tower, self.vectors, self.fed = snapshot.user_tower, snapshot.vectors[:], []
+
+    def run(self, names, feed):
+        for items, kinds, gaps, length in zip(*(feed[name] for name in ("items", "kinds", "gaps", "lengths")), strict=True):
+            rows = [int(np.flatnonzero((self.vectors == vector).all(axis=1))[0]) for vector in items[:length]]
+            self.fed.append([rows, kinds[:length].tolist(), gaps[:length].tolist()])
+        return self.tower.run(names, feed)
+
+
+def test_people_asked_together_are_answered_as_each_alone(tmp_path):
+    snapshot = compass(tmp_path, weights=(0.3, 0.2))
+    spy = Spy(snapshot)
+    asks = [
+        Ask(History.of(did("east")), 3),
+        Ask(History.of([]), 2),
+        Ask(History.of(did("north", "east", "nobody", "west")), 5, exclude_seen=False),
+        Ask(History.of([Event("east", "play", NOW), Event("south", "dislike", NOW + 1)]), 2, exclude_items=["north"]),
+        Ask(History.of(did("west")), 4, include_items=["east", "north"]),
+    ]
+    alone = [snapshot.recommend_many([ask])[0] for ask in asks]
+    together = replace(snapshot, user_tower=spy).recommend_many(asks)
+    assert [ids(answer) for answer in together] == [ids(answer) for answer in alone]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose([item["score"] for item in one], [item["score"] for item in other], rtol=1e-5)
+    assert [len(rows) for rows, _, _ in spy.fed] == [1, 3, 2, 1]
 
 
 def test_kinds_order_and_gaps_reach_the_tower(tmp_path):
     snapshot = compass(tmp_path)
-    base = snapshot._user(np.array([1, 3]), np.array([2, 2]), np.array([0, 3]))
-    assert not np.allclose(base, snapshot._user(np.array([3, 1]), np.array([2, 2]), np.array([0, 3])))
-    assert not np.allclose(base, snapshot._user(np.array([1, 3]), np.array([2, CODE["dislike"]]), np.array([0, 3])))
-    assert not np.allclose(base, snapshot._user(np.array([1, 3]), np.array([2, 2]), np.array([0, 9])))
+
+    def user(rows, kinds, times):
+        return snapshot._users([Histories(np.array([0, 2]), np.array(rows), np.array(kinds), np.array(times))])[0]
+
+    base = user([1, 3], [2, 2], [NOW, NOW + 60_000])
+    assert not np.allclose(base, user([3, 1], [2, 2], [NOW, NOW + 60_000]))
+    assert not np.allclose(base, user([1, 3], [2, CODE["dislike"]], [NOW, NOW + 60_000]))
+    assert not np.allclose(base, user([1, 3], [2, 2], [NOW, NOW + 8 * DAY]))
 
 
 FILES = [

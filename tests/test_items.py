@@ -17,8 +17,9 @@ from recsys.catalogue import WITHDRAWN, Catalogue
 from recsys.content import features, placed
 from recsys.settings import NeighbourSettings, Settings
 from serving.cursor import fingerprints
-from serving.engine import Engine, ItemNotFound, Snapshot
-from serving.profiles import Event
+from serving.engine import Engine
+from serving.history import Event
+from serving.snapshot import ItemNotFound, Snapshot
 from serving.stock import Names, Rows
 
 NEW = {"item_id": "new", "title": "Heat 2", "genres": ["Crime", "Drama"]}

@@ -19,9 +19,9 @@ from recsys.registry import Registry
 from recsys.settings import NeighbourSettings, Settings
 from recsys.vocab import Vocabulary
 from serving import cursor as cursors
-from serving.engine import Snapshot
-from serving.profiles import Event
+from serving.history import Event
 from serving.shelf import Shelf
+from serving.snapshot import Snapshot
 
 FILMS = [
     {"item_id": "a", "genres": ["Drama", "Crime"], "year": 1995, "country": "US", "stars": 4.5},

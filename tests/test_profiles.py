@@ -4,14 +4,17 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import orjson
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recsys.events import CODE
 from serving import profiles
 from serving.embedded import EmbeddedRedis
-from serving.profiles import PARTITIONS, Event, Profiles, StreamFull, connect, profile_keys, stream_key
+from serving.history import Event, History
+from serving.profiles import PARTITIONS, Profiles, StreamFull, connect, profile_keys, stream_key
 
 
 def with_profiles(server: EmbeddedRedis, use: Callable[[Profiles], Awaitable[Any]], **options: Any) -> Any:
@@ -25,8 +28,8 @@ def with_profiles(server: EmbeddedRedis, use: Callable[[Profiles], Awaitable[Any
     return asyncio.run(main())
 
 
-def merge_all(server: EmbeddedRedis, batches: list[list[Event]], owner: str = "ann", **options: Any) -> tuple[list[bool], list[Event]]:
-    async def use(people: Profiles) -> tuple[list[bool], list[Event]]:
+def merge_all(server: EmbeddedRedis, batches: list[list[Event]], owner: str = "ann", **options: Any) -> tuple[list[bool], History]:
+    async def use(people: Profiles) -> tuple[list[bool], History]:
         new = [answer for batch in batches for answer in await people.merge(batch)]
         return new, await people.read(owner)
 
@@ -45,11 +48,9 @@ def test_a_profile_holds_item_ids_and_types_oldest_first(server, store):
     batch = [play("heat", 2, "b", value=0.5), play("alien", 1, "a", event_type="dislike"), play("brazil", 3, "c", event_type="skip")]
     new, profile = merge_all(server, [batch])
     assert new == [True, True, True]
-    assert [(e.item_id, e.event_type, e.timestamp, e.event_id, e.value) for e in profile] == [
-        ("alien", "dislike", 1, "a", None),
-        ("heat", "play", 2, "b", 0.5),
-        ("brazil", "skip", 3, "c", None),
-    ]
+    assert profile == History(["alien", "heat", "brazil"], [CODE["dislike"], CODE["play"], CODE["skip"]], [1, 2, 3])
+    held = [orjson.loads(member) for member in store.zrange(profile_keys("t", "ann")[0], 0, -1)]
+    assert held == [["a", "dislike", "alien", None], ["b", "play", "heat", 0.5], ["c", "skip", "brazil", None]]
 
 
 EVENTS = st.lists(
@@ -79,7 +80,7 @@ def test_any_order_and_any_repeats_end_in_the_profile_of_the_events_in_order(ser
 def test_the_same_id_again_changes_nothing_even_with_other_words(server, store):
     new, profile = merge_all(server, [[play("heat", 1, "a")], [play("alien", 2, "a")]])
     assert new == [True, False]
-    assert [event.item_id for event in profile] == ["heat"]
+    assert profile.items == ["heat"]
     assert stream_length(store) == 1
 
 
@@ -91,14 +92,14 @@ def test_an_event_without_an_id_gets_one_from_what_it_says(server, store):
 def test_a_late_event_older_than_a_full_profile_leaves_it_as_it_is(server, store):
     new, profile = merge_all(server, [[play("b", 2), play("c", 3)], [play("a", 1)]], limit=2)
     assert new == [True, True, True]
-    assert [event.item_id for event in profile] == ["b", "c"]
+    assert profile.items == ["b", "c"]
     assert stream_length(store) == 3
 
 
 def test_impressions_reach_the_stream_but_not_the_profile(server, store):
     new, profile = merge_all(server, [[play("heat", 1, event_type="impression"), play("heat", 2, event_type="undo")]])
     assert new == [True, True]
-    assert profile == []
+    assert len(profile) == 0
     assert stream_length(store) == 2
 
 
@@ -108,16 +109,16 @@ def test_an_undo_takes_back_the_last_word_before_it_and_only_that(server, store)
         store.flushall()
         new, profile = merge_all(server, [list(arrival)])
         assert new == [True] * 4
-        assert [(event.item_id, event.event_type) for event in profile] == [("heat", "play"), ("alien", "play")]
+        assert profile == History(["heat", "alien"], [CODE["play"]] * 2, [1, 2])
     _, profile = merge_all(server, [[play("heat", 5, event_type="undo"), play("heat", 6, event_type="undo")]])
-    assert [event.item_id for event in profile] == ["alien"]
+    assert profile.items == ["alien"]
 
 
 def test_sessions_without_a_user_have_profiles_of_their_own(server, store):
     event = Event("heat", "play", 1, session_id="s1")
     _, profile = merge_all(server, [[event]], owner="session:s1")
-    assert [e.item_id for e in profile] == ["heat"]
-    assert merge_all(server, [], owner="s1")[1] == []
+    assert profile.items == ["heat"]
+    assert merge_all(server, [], owner="s1")[1].items == []
 
 
 def test_an_undo_of_the_same_moment_counts_after_what_it_takes_back(server, store):
@@ -125,7 +126,7 @@ def test_an_undo_of_the_same_moment_counts_after_what_it_takes_back(server, stor
     for undo, done in (("a", "z"), ("z", "a")):
         store.flushall()
         _, profile = merge_all(server, [[play("heat", 1000, undo, event_type="undo"), play("heat", 1000, done), play("alien", 1000, "m")]])
-        assert [event.item_id for event in profile] == ["alien"]
+        assert profile.items == ["alien"]
 
 
 def browsing(item: str, at: int, id: str) -> Event:
@@ -139,7 +140,7 @@ def test_at_sign_in_a_session_moves_into_the_profile_in_order_and_once(server, s
         assert await people.merge([browsing("second", 6, "d")]) == [False]  # a retry is one still
         await people.merge([browsing("third", 7, "e")])
         moved.append(await people.sign_in("s", "ann"))
-        return moved, [event.item_id for event in await people.read("ann")], [event.item_id for event in await people.read("session:s")]
+        return moved, (await people.read("ann")).items, (await people.read("session:s")).items
 
     moved, ann, session = with_profiles(server, use, limit=4)
     assert moved == [2, 0, 1]
@@ -158,7 +159,7 @@ def test_a_sign_in_that_was_killed_half_way_can_be_done_again(server, store, mon
             with pytest.raises(ConnectionError):
                 await people.sign_in("s", "ann")
         assert await people.sign_in("s", "ann") == 1
-        return [event.item_id for event in await people.read("ann")]
+        return (await people.read("ann")).items
 
     assert with_profiles(server, use) == ["first"]
 
@@ -170,10 +171,10 @@ def test_what_was_deleted_does_not_come_back_though_it_is_sent_again(server, sto
         batch = [play("heat", now - 2000, "a"), play("alien", now - 1000, "b")]
         await people.merge([*batch, browsing("dune", now - 500, "c")])
         assert [await people.remove("ann"), await people.remove("ann")] == [True, False]
-        assert await people.read("ann") == []
+        assert len(await people.read("ann")) == 0
         await people.merge([*batch, play("brazil", now + 60_000, "d")])
         await people.sign_in("s", "ann")
-        return [event.item_id for event in await people.read("ann")]
+        return (await people.read("ann")).items
 
     assert with_profiles(server, use) == ["brazil"]
     assert all(store.ttl(key) > 0 for key in store.scan_iter("*") if b":events" not in key)
@@ -194,7 +195,7 @@ def test_a_full_stream_refuses_and_stores_nothing(server, store, monkeypatch):
     merge_all(server, [[play("a", 1), play("b", 2)]])
     with pytest.raises(StreamFull, match="recsys archive"):
         merge_all(server, [[play("c", 3)]])
-    assert [event.item_id for event in merge_all(server, [])[1]] == ["a", "b"]
+    assert merge_all(server, [])[1].items == ["a", "b"]
     assert stream_length(store) == 2
     assert merge_all(server, [[play("a", 1)]])[0] == [False]  # a repeat is still known
 
@@ -245,6 +246,6 @@ def test_a_read_that_was_given_up_does_not_leak_into_the_next(server, store):
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
         answers = await asyncio.gather(*(people.read("ann") for _ in range(10)))
-        assert all([event.item_id for event in answer] == ["heat"] for answer in answers)
+        assert all(answer.items == ["heat"] for answer in answers)
 
     with_profiles(server, use)

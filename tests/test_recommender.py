@@ -15,8 +15,8 @@ from recsys.log import Log
 from recsys.registry import Registry
 from recsys.settings import NeighbourSettings, Settings, load_settings
 from recsys.simulate import simulate
-from serving.engine import Snapshot
-from serving.profiles import Event
+from serving.history import Event
+from serving.snapshot import Snapshot
 
 CUT = pd.Timestamp("2024-01-15", tz="UTC")
 EARLY = pd.Timestamp("2024-01-12", tz="UTC")

@@ -21,8 +21,8 @@ from recsys.sessions import Histories, Sessions
 from recsys.settings import Settings, load_settings
 from recsys.towers import Towers
 from recsys.vocab import Vocabulary
-from serving.engine import Snapshot
-from serving.profiles import Event
+from serving.history import Event
+from serving.snapshot import Snapshot
 from training.candidate import Candidate
 from training.memory import Memory
 from training.prototypes import Prototypes

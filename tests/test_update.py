@@ -26,8 +26,8 @@ from recsys.settings import Settings, load_settings
 from recsys.simulate import simulate
 from recsys.towers import Towers
 from recsys.vocab import Vocabulary
-from serving.engine import Snapshot
-from serving.profiles import Event
+from serving.history import Event
+from serving.snapshot import Snapshot
 from training import candidate as candidates
 from training.candidate import Candidate
 from training.fit import fit

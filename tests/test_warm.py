@@ -5,20 +5,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
 import redis
 from test_api import event as body
 from test_api import ids, publish, served, start
 
-from recsys.events import SCHEMA
+from recsys.events import CODE, SCHEMA
 from recsys.home import Home
 from recsys.log import Log
 from recsys.settings import Settings, load_settings
 from serving import warm as warming
 from serving.archive import archive
 from serving.embedded import EmbeddedRedis
-from serving.profiles import Event, Profiles, connect
+from serving.history import Event, History
+from serving.profiles import Profiles, connect, profile_keys
 from serving.warm import warm
 
 NOW = 1_400_000_000_000
@@ -57,12 +59,12 @@ def as_user(server: EmbeddedRedis, use: Any) -> Any:
     return asyncio.run(main())
 
 
-def profile(server: EmbeddedRedis, owner: str = "ann") -> list[Event]:
+def profile(server: EmbeddedRedis, owner: str = "ann") -> History:
     return as_user(server, lambda people: people.read(owner))
 
 
 def items(server: EmbeddedRedis, owner: str = "ann") -> list[str]:
-    return [event.item_id for event in profile(server, owner)]
+    return profile(server, owner).items
 
 
 def contents(store: redis.Redis) -> dict[bytes, Any]:
@@ -87,11 +89,9 @@ def test_a_profile_holds_the_newest_events_oldest_first_whatever_their_order_in_
     write(home, did("c", NOW + 3), did("a", NOW + 1), did("e", NOW + 5), did("x", NOW, user="bob"))
     write(home, did("d", NOW + 4, kind="dislike", value=0.25), did("b", NOW + 2), did("seen", NOW + 9, kind="impression"))
     assert warm(server.url, home, options(profile_events=3)) == 4
-    assert [(e.item_id, e.event_type, e.timestamp, e.value) for e in profile(server)] == [
-        ("c", "play", NOW + 3, None),
-        ("d", "dislike", NOW + 4, 0.25),
-        ("e", "play", NOW + 5, None),
-    ]
+    assert profile(server) == History(["c", "d", "e"], [CODE["play"], CODE["dislike"], CODE["play"]], [NOW + 3, NOW + 4, NOW + 5])
+    held = [orjson.loads(member)[3] for member in store.zrange(profile_keys(TENANT, "ann")[0], 0, -1)]
+    assert held == [None, 0.25, None]
     assert items(server, "bob") == ["x"]
 
 

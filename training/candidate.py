@@ -20,7 +20,7 @@ from recsys.errors import BadInput
 from recsys.events import EVENT_TYPES
 from recsys.files import sha256
 from recsys.fusion import Fusion, Votes
-from recsys.index import ItemIndex
+from recsys.index import QUESTIONS, ItemIndex
 from recsys.log import Position
 from recsys.neighbours import Neighbours
 from recsys.registry import FORMAT, Release
@@ -30,7 +30,7 @@ from recsys.towers import Towers
 from recsys.vocab import Vocabulary
 from training import export
 from training.memory import Memory
-from training.prototypes import Prototypes
+from training.prototypes import Prototypes, askers
 
 Vectors = tuple[np.ndarray, np.ndarray]
 """What histories are read from and where items are found, (n + 1, d) each."""
@@ -148,9 +148,9 @@ class Candidate:
         np.save(folder / "bias.npy", self.bias())
         pq.write_table(self._items(), folder / "items.parquet", compression="zstd")
         parent_index = ItemIndex.read(self.parent.folder, self.parent.manifest["towers"]) if self.parent else None
-        index = ItemIndex.build(
-            found_at, self.bias(), towers, self.settings.index.exact_below, self.settings.index.min_recall, parent_index
-        )
+        about = self.settings.index
+        people = askers(self.towers, self.memory.examples, vectors, QUESTIONS) if len(vectors) > about.exact_below else None
+        index = ItemIndex.build(found_at, self.bias(), towers, about.exact_below, about.min_recall, parent_index, people)
         index.write(folder)
         self.neighbours.write(folder)
         self.fusion.write(folder)

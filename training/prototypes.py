@@ -66,6 +66,19 @@ def people(towers: Towers, known: Iterable[Examples], before: np.ndarray | None 
     return found
 
 
+def askers(towers: Towers, known: Examples, vectors: np.ndarray, n: int) -> np.ndarray:
+    """Return who `n` people were, each before one of the targets in examples, (n, d), spread over all; fewer where there are few."""
+    forwards = np.flatnonzero(known.gap[known.start[:-1]] < N_GAPS)
+    if not len(forwards):
+        return np.zeros((0, vectors.shape[1]), np.float32)
+    reading = _before(towers, known.take(_spread(forwards, n)), torch.from_numpy(vectors))[0].numpy()
+    return _spread(reading, n)
+
+
+def _spread(of: np.ndarray, n: int) -> np.ndarray:
+    return of[np.unique(np.linspace(0, len(of) - 1, min(n, len(of)), dtype=np.int64))]
+
+
 @torch.inference_mode()
 def _before(towers: Towers, some: Examples, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return who somebody was before each target, (T, d), and the target's row, (T,)."""

@@ -1,0 +1,683 @@
+"""From histories to lists of items: one release in memory."""
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
+from recsys import again, events, fusion, refused
+from recsys.again import Again, Returns
+from recsys.catalogue import SCHEMA as CATALOGUE
+from recsys.catalogue import WITHDRAWN
+from recsys.content import features, placed
+from recsys.errors import RecsysError, ReleaseDamaged
+from recsys.fusion import Fusion
+from recsys.index import ItemIndex
+from recsys.neighbours import Neighbours
+from recsys.registry import FORMAT, Release
+from recsys.sessions import Histories, gap_buckets, ranges
+from recsys.vocab import Vocabulary
+from serving.arrange import diversified, explored
+from serving.cursor import fingerprints
+from serving.history import Event, History
+from serving.shelf import Filters, Shelf
+from serving.stock import Names, Rows
+
+SOURCES = ("tower", "neighbours", "popular")
+"""Who may say most for an item."""
+
+NO_ROWS = np.zeros(0, np.int64)
+NOTHING = Returns(NO_ROWS, NO_ROWS, NO_ROWS)
+DISLIKE = events.CODE["dislike"]
+NEGATIVE = frozenset(events.CODE[name] for name in events.NEGATIVE)
+READ = frozenset(events.CODE[name] for name in events.HISTORY)
+
+REASONS = 10
+"""Newest watched items that are asked what they say for a recommendation."""
+
+RANKED = 500
+"""So far a place is looked for that is not among those shown."""
+
+Found = tuple[int, float, str]
+"""Row, score and source."""
+
+
+class ItemNotFound(RecsysError):
+    """The live release does not know that item."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What one list is asked for: see `Snapshot.recommend`."""
+
+    history: History
+    k: int
+    exclude_seen: bool = True
+    exclude_items: Iterable[str] = ()
+    include_items: Iterable[str] | None = None
+    filters: Filters | None = None
+    shown: np.ndarray | None = None
+
+
+@dataclass
+class Asked:
+    """One person's question: their past, what of it may come again, the rows that they dislike, and what is said of it.
+
+    barred (n + 1,) bool: what may not be recommended to them; few: how many of these are their own doing, and lie near what they like;
+    selected: whether filters or a selection left only a part of the catalogue. Once they were asked: user (d,), the person's vector;
+    nearest rows, the best of the towers; voted rows, ascending, and their vote as a share of all, of the neighbours.
+    """
+
+    past: Histories
+    had: Returns
+    disliked: np.ndarray
+    barred: np.ndarray
+    few: int = 0
+    selected: bool = False
+    user: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    nearest: np.ndarray = field(default_factory=lambda: NO_ROWS)
+    voted: np.ndarray = field(default_factory=lambda: NO_ROWS)
+    vote: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One release, ready to answer; nothing in it changes.
+
+    By vocabulary row: vectors (n + 1, d) that histories are read from, prototypes (n + 1, d) that items are found at and bias (n + 1,),
+    mapped from files; popularity (n + 1,) as a share of the most popular item's, share (n + 1,) of all that is watched. popular (n,) rows,
+    most popular first; lift (n + 1,): what the fused score of whoever has a history is multiplied by; kinds: how many events of each type
+    the towers have learned from; scale: what turns the index's scores into logits; now: the newest event that the release has learned, ms.
+    withdrawn (n + 1,) bool: what nobody is recommended any more, None where that is nothing; fingerprints: what cursors know items by,
+    sorted, and whose row each is. Behind the n items of the release, and not in its index, stand those that came since (`stocked`).
+    """
+
+    id: str
+    history: int
+    vocab: Names
+    titles: list[str | None]
+    vectors: Rows
+    prototypes: Rows
+    bias: np.ndarray
+    popular: np.ndarray
+    popularity: np.ndarray
+    share: np.ndarray
+    lift: np.ndarray
+    index: ItemIndex
+    neighbours: Neighbours
+    fusion: Fusion | None
+    again: Again
+    kinds: np.ndarray
+    scale: float
+    now: int
+    shelf: Shelf
+    withdrawn: np.ndarray | None
+    fingerprints: tuple[np.ndarray, np.ndarray]
+    fresh: float
+    buckets: int
+    folder: Path
+    user_tower: onnxruntime.InferenceSession
+
+    @cached_property
+    def most_lift(self) -> float:
+        """What an item's score is multiplied by at most."""
+        return float(self.lift.max())
+
+    @cached_property
+    def lifts(self) -> bool:
+        """Whether any item's score is multiplied at all."""
+        return bool((self.lift != 1).any())
+
+    @classmethod
+    def load(cls, release: Release) -> "Snapshot":
+        """Verify a release, read it and answer once; raise ReleaseDamaged where its parts do not fit together."""
+        faiss.omp_set_num_threads(1)  # holds for this thread
+        try:
+            release.verify()
+            snapshot = cls._read(release)
+            snapshot._warm()
+        except RecsysError:
+            raise
+        except Exception as error:  # whatever a library makes of a file that cannot be used
+            raise ReleaseDamaged(f"release {release.id} cannot be served: {error}; roll back with: recsys rollback") from error
+        return snapshot
+
+    @classmethod
+    def _read(cls, release: Release) -> "Snapshot":
+        if release.manifest.get("format") != FORMAT:
+            raise ReleaseDamaged(f"release {release.id} was made by another version of recsys; train anew with: recsys fit")
+        items = pq.read_table(release.file("items.parquet"), columns=["item_id", "row", "first_seen", "count", "title"])
+        if not np.array_equal(items["row"].to_numpy(), np.arange(1, len(items) + 1)):
+            raise ReleaseDamaged(
+                f"release {release.id}: the rows of items.parquet are not 1 to {len(items)}; roll back with: recsys rollback"
+            )
+        config = tomllib.loads(release.file("config.toml").read_text())  # not as Settings: theirs may have changed since
+        count = np.concatenate([[0.0], np.nan_to_num(items["count"].to_numpy())])
+        first, now = np.concatenate([[0], items["first_seen"].cast("int64").to_numpy()]), release.manifest["now"]
+        vocab, none = Vocabulary(items["item_id"].to_pylist()), np.zeros((0, 0), np.float32)
+        return cls(
+            id=release.id,
+            history=config["data"]["history"],
+            vocab=Names(vocab, []),
+            titles=[None, *items["title"].to_pylist()],
+            vectors=Rows(_mapped(release.file("vectors.npy")), none),
+            prototypes=Rows(_mapped(release.file("prototypes.npy")), none),
+            bias=_mapped(release.file("bias.npy")),
+            popular=1 + np.argsort(-count[1:], kind="stable"),
+            popularity=count / max(count.max(), 1e-9),
+            share=count / max(count.sum(), 1e-12),
+            lift=fusion.lifts(first, now, config["neighbours"]["fresh"]),
+            index=ItemIndex.read(release.folder, towers=release.manifest["towers"], mapped=True),
+            neighbours=Neighbours.read(release.folder),
+            fusion=Fusion.read(release.folder) if config["neighbours"]["fuse"] else None,
+            again=Again.read(release.folder),
+            kinds=np.array(release.manifest["kinds"], np.int64),
+            scale=release.manifest["scale"],
+            now=now,
+            shelf=Shelf(CATALOGUE.empty_table(), vocab),
+            withdrawn=None,
+            fingerprints=_by_fingerprint(vocab.ids),
+            fresh=config["neighbours"]["fresh"],
+            buckets=config["model"]["features"],
+            folder=release.folder,
+            user_tower=_session(release.file("user_tower.onnx")),
+        )
+
+    def stocked(self, catalogue: pa.Table) -> "Snapshot":
+        """Return the same release with what the catalogue says now: what is withdrawn, and items that have come since.
+
+        A new item stands where content alone puts it, with the popularity of what nobody has watched yet, until an update knows more. Only
+        what was put on the shelf comes (its `withdrawn` says 0): a catalogue that was imported may describe many films that nobody watched.
+        Nothing is copied but a few numbers per item. Call it on the snapshot of a release, not on one that is stocked.
+        """
+        ids, said = catalogue["item_id"].to_pylist(), np.full(len(catalogue), -1)
+        if WITHDRAWN in catalogue.column_names:
+            said = pc.fill_null(catalogue[WITHDRAWN].cast(pa.int64()), -1).to_numpy()
+        come = [place for place in np.flatnonzero(said == 0).tolist() if not self.vocab.row(ids[place])]
+        vocab = Names(self.vocab.base, [ids[place] for place in come])
+        told = catalogue.take(pa.array(come, pa.int64())).to_pylist()
+        vectors = np.zeros((len(come), self.vectors.width), np.float32)
+        if told:
+            with safe_open(self.folder / "towers.safetensors", framework="numpy") as file:
+                table = file.get_tensor("items.content.weight")
+            vectors = np.stack([placed(table, features(item, self.buckets)) for item in told])
+        withdrawn = np.zeros(len(vocab), bool)
+        withdrawn[vocab.rows(ids[place] for place in np.flatnonzero(said > 0).tolist())] = True
+        withdrawn[0] = False
+        values, rows = _by_fingerprint(vocab.more)
+        place = np.searchsorted(self.fingerprints[0], values)
+
+        def behind(numbers: np.ndarray, value: float) -> np.ndarray:
+            return np.concatenate([numbers, np.full(len(come), value, numbers.dtype)]) if come else numbers
+
+        late = np.arange(len(self.vectors.base), len(vocab))
+        return replace(
+            self,
+            vocab=vocab,
+            titles=[*self.titles, *(item.get("title") for item in told)],
+            vectors=Rows(self.vectors.base, vectors),
+            prototypes=Rows(self.prototypes.base, vectors),
+            bias=behind(self.bias, self.bias[0]),
+            popular=np.concatenate([self.popular, late]),
+            popularity=behind(self.popularity, 0.0),
+            share=behind(self.share, 0.0),
+            lift=behind(self.lift, self.fresh),
+            shelf=Shelf(catalogue, vocab),
+            withdrawn=withdrawn if withdrawn.any() else None,
+            fingerprints=(np.insert(self.fingerprints[0], place, values), np.insert(self.fingerprints[1], place, rows + late[:1].sum())),
+        )
+
+    def _warm(self) -> None:
+        """Run every part once, so that the first request meets warm caches and a misfit shows now."""
+        n, width = len(self.vocab) - 1, self.vectors.width
+        same = self.prototypes.base.shape == self.vectors.base.shape
+        if not len(self.index) == n == len(self.vectors) - 1 == len(self.bias) - 1 or not same:
+            raise ReleaseDamaged(
+                f"release {self.id} has {n} items, {len(self.vectors) - 1} vectors, {len(self.prototypes) - 1} prototypes "
+                f"and {len(self.index)} in the index; "
+                "roll back with: recsys rollback"
+            )
+        if n:
+            one = np.ones(1, np.int64)
+            user = self._users([Histories(np.array([0, 1]), one, one, one)])[0]
+            if user.shape != (width,) or not np.isfinite(user).all():
+                raise ReleaseDamaged(f"release {self.id}: its user tower does not give {width} numbers; roll back with: recsys rollback")
+            self._searched(user, 10, np.zeros(len(self.vocab), bool), 0)
+            self.recommend([Event(self.vocab.id(1), "play", self.now)], 10)
+
+    def recommend(
+        self,
+        history: Iterable[Event] | History,
+        k: int,
+        exclude_seen: bool = True,
+        exclude_items: Iterable[str] = (),
+        include_items: Iterable[str] | None = None,
+        filters: Filters | None = None,
+        shown: np.ndarray | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return up to `k` items for a history (oldest first), best first: item_id, score, source, title where known.
+
+        Where include_items are given there are no others; filters: what must be true of an item (see serving.shelf); shown: fingerprints
+        of items that were on earlier pages (see serving.cursor). What is left is ranked as if there were nothing else.
+
+        An item whose newest event is a dislike or a skip stays out even where seen items are allowed; near copies of what is disliked stay
+        out as well, and what is like it comes later (recsys.refused). The score is how likely the item is
+        to be next, and the source ("tower", "neighbours" or "popular") who says most for it; of what is in the history already it is
+        multiplied by what is known of going back to it, and may exceed 1. Without fusion the score of "tower" is the towers' inner product
+        plus what the item's popularity, and going back to it, adds. For whom nothing is known, and at the end of a long list, "popular" is
+        the share of the most popular item's views.
+        """
+        return self.recommend_many([Ask(History.of(history), k, exclude_seen, exclude_items, include_items, filters, shown)])[0]
+
+    def recommend_many(self, asks: Sequence[Ask]) -> list[list[dict[str, Any]]]:
+        """Return what `recommend` would to each, asked together: the towers, the neighbours and the index are each asked once."""
+        asked = [self._understood(ask) for ask in asks]
+        told = [one for one, _ in asked if one is not None]
+        if told:
+            self._answered(told, max(fusion.BEST, *(ask.k for ask in asks)))
+        return [self._list(ask, *one) for ask, one in zip(asks, asked, strict=True)]
+
+    def _list(self, ask: Ask, asked: Asked | None, barred: np.ndarray) -> list[dict[str, Any]]:
+        """Return one list of those that were asked together."""
+        k, found = ask.k, list[Found]()
+        if asked is not None:
+            found = self._alone(asked, k) if self.fusion is None else self._fused(asked, k)
+            if len(found) < k and len(asked.disliked):
+                barred |= self._pushed(asked.disliked, np.arange(len(self.vectors))) == 0
+        if len(found) < k:
+            barred[[row for row, _, _ in found]] = True
+            rest = self._most_popular(barred, k - len(found), len(found)).tolist()
+            found += [(row, float(self.popularity[row]), "popular") for row in rest]
+        titles, name = self.titles, self.vocab.id
+        return [
+            {"item_id": name(row), "score": score, "source": source} if titles[row] is None else
+            {"item_id": name(row), "title": titles[row], "score": score, "source": source}
+            for row, score, source in found
+        ]  # fmt: skip
+
+    def arranged(self, ranked: list[dict[str, Any]], k: int, diversity: float, explore: float, seed: int) -> list[dict[str, Any]]:
+        """Return the `k` items to show of a longer ranked list: less like each other, and a share of the slots drawn (serving.arrange).
+
+        With `explore` every item says its propensity, and one that was drawn has the source "explore"; the same seed draws the same.
+        """
+        scores = np.array([item["score"] for item in ranked])
+        scores -= min(0.0, float(scores.min(initial=0.0)))  # inner products, where the towers answer alone, may be negative
+        if diversity:
+            order = diversified(scores, self.vectors[self.vocab.rows(item["item_id"] for item in ranked)], len(ranked), diversity)
+            ranked, scores = [ranked[place] for place in order.tolist()], scores[order]
+        if not explore:
+            return ranked[:k]
+        places, propensity, drawn = explored(scores, k, explore, np.random.default_rng(seed))
+        return [
+            ranked[place] | {"propensity": chance} | ({"source": "explore"} if by_chance else {})
+            for place, chance, by_chance in zip(places.tolist(), propensity.tolist(), drawn.tolist(), strict=True)
+        ]
+
+    def because(self, history: Iterable[Event] | History, items: Sequence[dict[str, Any]], **wish: Any) -> list[list[dict[str, Any]]]:
+        """Return for each recommended item which of the newest watched ones speak for it, at most two, the one that says most first.
+
+        wish: what `recommend` was asked beside. Each is asked what it says by leaving it out of the history and scoring again: `share` of
+        the score goes with it. What lowers nothing is not named, so an item that is shown to everybody has no reason.
+        """
+        rows = self.vocab.rows(item["item_id"] for item in items)
+        history = History.of(history)
+        told = zip(history.items, history.kinds, strict=True)
+        liked = [id for id, kind in told if events.IS_POSITIVE[kind] and self.vocab.row(id)]
+        newest = list(dict.fromkeys(reversed(liked)))[:REASONS]
+        whole = self._scores(history, rows, **wish)
+        lost = np.zeros((len(newest), len(rows)))
+        for number, id in enumerate(newest):
+            lost[number] = whole - self._scores(history.without(id), rows, **wish)
+        reasons = []
+        for place, score in enumerate(whole.tolist()):
+            best = [number for number in np.argsort(-lost[:, place], kind="stable")[:2].tolist() if lost[number, place] > 1e-9]
+            shares = [min(1.0, float(lost[number, place]) / max(score, 1e-12)) for number in best]
+            reasons.append([self._named(newest[number]) | {"share": share} for number, share in zip(best, shares, strict=True)])
+        return reasons
+
+    def why_not(
+        self,
+        history: Iterable[Event] | History,
+        item_id: str,
+        k: int,
+        exclude_seen: bool = True,
+        exclude_items: Sequence[str] = (),
+        include_items: Sequence[str] | None = None,
+        filters: Filters | None = None,
+    ) -> dict[str, Any]:
+        """Say at which stage an item falls out of somebody's list, or where it stands: stage, detail, rank and score where it has them."""
+        row = self.vocab.row(item_id)
+        if not row:
+            return _fell("unknown", f"neither release {self.id} nor the shelf has it; put it, or update after somebody watched it")
+        if self.withdrawn is not None and self.withdrawn[row]:
+            return _fell("withdrawn", "it was withdrawn; put it again to bring it back")
+        history = History.of(history)
+        words = [kind for id, kind in zip(history.items, history.kinds, strict=True) if id == item_id and kind in READ]
+        if words and words[-1] in NEGATIVE:
+            last = events.EVENT_TYPES[words[-1]]
+            return _fell(last, f"the person's last word about it is a {last}")
+        if words and exclude_seen:
+            return _fell("seen", "the person had it already, and exclude_seen is true")
+        if item_id in exclude_items:
+            return _fell("excluded", "exclude_items names it")
+        if include_items is not None and item_id not in include_items:
+            return _fell("not included", "include_items does not name it")
+        if filters and not self.shelf.let_through(filters)[row]:
+            missed = [name for name, condition in filters.items() if not self.shelf.let_through({name: condition})[row]]
+            return _fell("filtered", f"it does not meet the filter on {', '.join(missed)}")
+        asked, _ = self._understood(Ask(history, k, exclude_seen))
+        if asked is not None and len(asked.disliked) and self._pushed(asked.disliked, np.array([row]))[0] == 0:
+            closest = asked.disliked[np.argmax(self.vectors[asked.disliked] @ self.vectors[row])]
+            return _fell("near copy", f"it is nearly the same as {self.vocab.id(int(closest))!r}, which the person dislikes")
+        found = self.recommend(history, max(k, RANKED), exclude_seen, exclude_items, include_items, filters)
+        rank = next((place for place, item in enumerate(found, 1) if item["item_id"] == item_id), None)
+        if rank is None:
+            return _fell("ranked", f"it stands behind the best {len(found)}")
+        about = {"rank": rank, "score": found[rank - 1]["score"], "source": found[rank - 1]["source"]}
+        if rank > k:
+            return _fell("ranked", f"it stands at place {rank}, and {k} are shown") | about
+        return {"stage": "recommended", "detail": f"it is shown, at place {rank}"} | about
+
+    def _understood(self, ask: Ask) -> tuple[Asked | None, np.ndarray]:
+        """Return the question of somebody, None where nothing known is in their history, and what is barred, to be written to."""
+        barred = np.zeros(len(self.vocab), bool) if self.withdrawn is None else self.withdrawn.copy()
+        allowed = self._allowed(ask.include_items, ask.filters)
+        if allowed is not None:
+            barred |= ~allowed
+        history, row = ask.history, self.vocab.row
+        known = [
+            (item, kind, time)
+            for id, kind, time in zip(history.items, history.kinds, history.times, strict=True)
+            if (item := row(id)) and kind in READ
+        ]
+        columns = np.array(known, np.int64).reshape(-1, 3).T
+        past = Histories(np.array([0, len(known)]), *columns)
+        own = past.item
+        if not ask.exclude_seen:  # what the last word says no to stays out all the same
+            last_word = {item: kind for item, kind, _ in known}
+            own = np.array([item for item, kind in last_word.items() if kind in NEGATIVE], np.int64)
+        barred[own] = True
+        more = [self.vocab.rows(ask.exclude_items), *(() if ask.shown is None else (self._shown(ask.shown),))]
+        for rows in more:
+            barred[rows] = True
+        barred[0] = True
+        if not known:
+            return None, barred
+        had, disliked = NOTHING, NO_ROWS
+        if not ask.exclude_seen:
+            had = again.returns(past)
+            kept = ~barred[had.item]
+            had = Returns(had.query[kept], had.item[kept], had.place[kept])
+        if any(kind == DISLIKE for _, kind, _ in known):
+            disliked = refused.disliked(past)[1]
+        return Asked(past, had, disliked, barred, len(own) + sum(map(len, more)), allowed is not None), barred
+
+    def _answered(self, asked: Sequence[Asked], depth: int) -> None:
+        """Ask towers, index and neighbours what they say to everybody, all at once."""
+        read = [one.past if one.past.kind.max() < DISLIKE else refused.readable(one.past, self.kinds) for one in asked]
+        users = self._users(read)
+        for one, user in zip(asked, users, strict=True):
+            one.user = user
+        if self.fusion is None:
+            return
+        plain = [one for one in asked if not one.selected]
+        if plain:
+            users = np.stack([one.user for one in plain]) if len(plain) < len(asked) else users
+            scores, rows = self.index.search(users, depth + max(one.few for one in plain))
+            for one, score, row in zip(plain, scores, rows, strict=True):
+                one.nearest = self._kept(one, score, row, depth)
+        for one in asked:
+            if one.selected:
+                one.nearest = self._best(one, depth)[0]
+        start = np.concatenate([[0], np.cumsum([len(one.past.item) for one in asked])])
+        columns = ([getattr(one.past, name) for one in asked] for name in ("item", "kind", "time"))
+        together = Histories(start, *map(np.concatenate, columns)) if len(asked) > 1 else asked[0].past
+        query, item, vote = self.neighbours.votes(together, np.array([max(self.now, one.past.time[-1]) for one in asked]))
+        ends = np.searchsorted(query, np.arange(len(asked) + 1))
+        for one, low, high in zip(asked, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+            kept = ~one.barred[item[low:high]]
+            one.voted, said = item[low:high][kept], vote[low:high][kept].astype(np.float64)
+            one.vote = said / max(float(said.sum()), 1e-12)
+
+    def _scores(self, history: History, rows: np.ndarray, **wish: Any) -> np.ndarray:
+        """Return what `recommend` would score some rows, (R,), were they among the best; zeros for whom nothing is known."""
+        asked, _ = self._understood(Ask(history, 0, **wish))
+        if asked is None:
+            return np.zeros(len(rows))
+        self._answered([asked], fusion.BEST)
+        if self.fusion is None:
+            place = dict(zip(asked.had.item.tolist(), asked.had.place.tolist(), strict=True))
+            pull = np.array([self.again.towers[place[row]] if row in place else 0.0 for row in rows.tolist()])
+            with np.errstate(divide="ignore"):
+                pull += np.log(self._pushed(asked.disliked, rows))
+            return self.prototypes[rows] @ asked.user + self.bias[rows] + pull / self.scale
+        known, score, _, _ = self._judged(asked, fusion.BEST, rows)
+        return score[np.searchsorted(known, rows)]
+
+    def _shown(self, shown: np.ndarray) -> np.ndarray:
+        """Return the rows of items by their fingerprints."""
+        values, rows = self.fingerprints
+        places = ranges(np.searchsorted(values, shown), np.searchsorted(values, shown, side="right"))
+        found: np.ndarray = rows[places]
+        return found
+
+    def _allowed(self, include_items: Iterable[str] | None, filters: Filters | None) -> np.ndarray | None:
+        """Return which rows may be recommended, (n + 1,) bool; None for all."""
+        if include_items is None and not filters:
+            return None
+        allowed = self.shelf.let_through(filters or {})
+        if include_items is not None:
+            included = np.zeros(len(self.vocab), bool)
+            included[self.vocab.rows(include_items)] = True
+            allowed = allowed & included
+        return allowed
+
+    def similar(self, item_id: str, k: int) -> list[dict[str, Any]]:
+        """Return the `k` items nearest to one, without it, best first."""
+        row = self.vocab.row(item_id)
+        if not row:
+            raise ItemNotFound(
+                f"release {self.id} does not know item {item_id!r}; an item is known once an event named it and an update ran"
+            )
+        barred = np.zeros(len(self.vocab), bool) if self.withdrawn is None else self.withdrawn.copy()
+        barred[[0, row]] = True
+        rows, scores = self._searched(self.prototypes[row], k, barred, 1, biased=False)
+        return [self._item(*near, "tower") for near in zip(rows.tolist(), scores.tolist(), strict=True)]
+
+    def _users(self, past: Sequence[Histories]) -> np.ndarray:
+        """Run the user tower on what it reads of some histories, of one person each -> (B, d), zeros where there is nothing to read."""
+        users, newest = np.zeros((len(past), self.vectors.width), np.float32), slice(-self.history, None)
+        told = [place for place, one in enumerate(past) if len(one.item)]
+        if not told:
+            return users
+        lengths = np.array([min(self.history, len(past[place].item)) for place in told])
+        items = np.zeros((len(told), lengths.max(), self.vectors.width), np.float32)
+        kinds, gaps = np.zeros((2, *items.shape[:2]), np.int64)
+        for row, (place, length) in enumerate(zip(told, lengths.tolist(), strict=True)):
+            items[row, :length] = self.vectors[past[place].item[newest]]
+            kinds[row, :length] = past[place].kind[newest]
+            gaps[row, :length] = gap_buckets(past[place].time[newest])
+        users[told] = self.user_tower.run(["user"], {"items": items, "kinds": kinds, "gaps": gaps, "lengths": lengths})[0]
+        return users
+
+    def _pushed(self, disliked: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return what the scores of rows are multiplied by for what is disliked, (C,)."""
+        return refused.factors(self.vectors[rows], self.vectors[disliked]) if len(disliked) else np.ones(len(rows), np.float32)
+
+    def _alone(self, asked: Asked, k: int) -> list[Found]:
+        """Return the best `k` by the towers; what somebody had already is scored beside the index.
+
+        Where something is disliked the list is taken longer until nothing behind it, which may only lose, belongs in the answer.
+        """
+        had, depth = asked.had, k
+        own = self.prototypes[had.item] @ asked.user + self.bias[had.item] + self.again.towers[had.place] / self.scale
+        barred = asked.barred.copy()
+        barred[had.item] = True
+        others = replace(asked, barred=barred, few=asked.few + len(had.item))
+        while True:
+            rows, raw = self._best(others, depth)
+            last, full = raw[-1] if len(raw) else -np.inf, len(rows) >= depth
+            rows, raw = np.concatenate([rows, had.item]), np.concatenate([raw, own])
+            factor = self._pushed(asked.disliked, rows)
+            with np.errstate(divide="ignore"):
+                scores = raw + np.log(factor) / self.scale
+            best = [place for place in np.lexsort((rows, -scores))[:k].tolist() if factor[place] > 0]
+            if not len(asked.disliked) or not full or (len(best) == k and scores[best[-1]] > last):
+                return [(int(rows[place]), float(scores[place]), "tower") for place in best]
+            depth *= 4
+
+    def _fused(self, asked: Asked, k: int) -> list[Found]:
+        """Return the best `k` by all three experts.
+
+        Asked are the best of each. Who is in none of these lists has no votes, and at most what the last of the others have: while that
+        might be enough (Fagin's threshold algorithm, PODS 2001) the lists are taken longer.
+        """
+        depth = max(k, fusion.BEST)
+        while True:
+            rows, score, by_expert, limit = self._judged(asked, depth)
+            best = np.argsort(-score, kind="stable")[:k]  # of equals the lowest row
+            best = best[score[best] > 0]
+            if depth >= len(self.popular) or (len(best) == k and score[best[-1]] > limit):
+                source = by_expert[:, best].argmax(axis=0).tolist()
+                found = zip(rows[best].tolist(), score[best].tolist(), source, strict=True)
+                return [(row, worth, SOURCES[who]) for row, worth, who in found]
+            depth *= 4
+            asked.nearest = self._best(asked, depth)[0]
+
+    def _judged(self, asked: Asked, depth: int, more: np.ndarray = NO_ROWS) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """Return rows (C,), `more` among them, their scores (C,), which are 0 for near copies of what is disliked, what of them each expert
+        says (3, C), and the most that any other row can have.
+        """
+        assert self.fusion is not None
+        weights = self.fusion.of(np.array([len(asked.past.item)]))[0]
+        rows, by_expert, limit = self._opinions(asked, weights, depth, more)
+        if len(asked.had.item):
+            by_expert[:, np.searchsorted(rows, asked.had.item)] *= self.again.factors(asked.had)[2]
+        score = by_expert.sum(axis=0)
+        if self.lifts:
+            score *= self.lift[rows]
+        if len(asked.disliked):
+            score *= self._pushed(asked.disliked, rows)
+        return rows, score, by_expert, limit * self.most_lift
+
+    def _opinions(self, asked: Asked, weights: np.ndarray, depth: int, more: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return rows (C,), ascending, what towers, neighbours and popularity say for each (3, C), and the most any other row can have.
+
+        Looked at are the best `depth` of each expert, and what somebody had.
+        """
+        nearest = asked.nearest[:depth]
+        popular = self._most_popular(asked.barred, depth, asked.few)
+        voted, unheard = asked.voted, 0.0
+        if len(voted) > depth:
+            order = np.argpartition(asked.vote, len(voted) - depth - 1)
+            voted, unheard = voted[order[len(voted) - depth :]], float(asked.vote[order[len(voted) - depth - 1]])
+        rows = np.sort(np.concatenate([nearest, voted, popular, asked.had.item, more]))
+        rows = rows[np.append(rows[1:] != rows[:-1], True)] if len(rows) else rows
+        logits = self.scale * (self.prototypes[rows] @ asked.user + self.bias[rows])
+        best = logits[np.searchsorted(rows, nearest)][None]
+        total = float(fusion.log_total(best)[0, 0]) if len(nearest) else 0.0
+        by_expert = np.zeros((3, len(rows)))
+        by_expert[0] = (1 - weights.sum()) * np.exp(logits - total)
+        if len(asked.voted):
+            place = np.minimum(np.searchsorted(asked.voted, rows), len(asked.voted) - 1)
+            by_expert[1] = weights[0] * np.where(asked.voted[place] == rows, asked.vote[place], 0.0)
+        by_expert[2] = weights[1] * self.share[rows]
+        last = float(np.exp(best.min() - total)) if len(nearest) else 1.0
+        least = self.share[popular[-1]] if len(popular) else 0.0
+        return rows, by_expert, float((1 - weights.sum()) * last + weights[0] * unheard + weights[1] * least)
+
+    def _best(self, asked: Asked, depth: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows and scores of the best `depth` by the towers of what may be recommended, best first.
+
+        Of a selection every item is scored: an index would have to be searched whole to find its few.
+        """
+        if not asked.selected:
+            return self._searched(asked.user, depth, asked.barred, asked.few)
+        rows = np.flatnonzero(~asked.barred)
+        scores = self.prototypes[rows] @ asked.user + self.bias[rows]
+        best = np.argsort(-scores, kind="stable")[:depth]
+        return rows[best], scores[best]
+
+    def _most_popular(self, barred: np.ndarray, k: int, few: int) -> np.ndarray:
+        """Return the `k` most popular rows that may be recommended; `few`: how many of the popular ones are likely barred."""
+        head = self.popular[: k + few]
+        head = head[~barred[head]]
+        if len(head) < k:
+            head = self.popular[~barred[self.popular]]
+        return head[:k]
+
+    def _searched(self, query: np.ndarray, depth: int, barred: np.ndarray, few: int, biased: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and scores of the best `depth` items in the index and behind it that are not barred, best first."""
+        wanted = depth + few
+        while True:
+            scores, found = self.index.search(query[None], wanted, biased=biased)
+            rows, best = self._free(barred, scores[0], found[0], depth)
+            if len(rows) == depth or wanted >= len(self.index):
+                return self._with_late(query, rows, best, depth, barred, biased)
+            wanted *= 4  # so many of the nearest are barred
+
+    def _kept(self, asked: Asked, scores: np.ndarray, found: np.ndarray, depth: int) -> np.ndarray:
+        """Return the best `depth` rows of what the index found for somebody among others; where that is too few it is asked again."""
+        rows, best = self._free(asked.barred, scores, found, depth)
+        if len(rows) < depth and len(found) < len(self.index):
+            return self._searched(asked.user, depth, asked.barred, 4 * len(found))[0]
+        return self._with_late(asked.user, rows, best, depth, asked.barred)[0]
+
+    def _free(self, barred: np.ndarray, scores: np.ndarray, found: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the best `depth` of what was found that are not barred, and their scores."""
+        kept = np.flatnonzero(~barred[np.maximum(found, 0)])[:depth]  # where there are fewer the index says -1, and row 0 is barred
+        return found[kept], scores[kept]
+
+    def _with_late(
+        self, query: np.ndarray, rows: np.ndarray, best: np.ndarray, depth: int, barred: np.ndarray, biased: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Put what has come since the release into the best `depth` of it."""
+        if not self.vocab.more:
+            return rows, best
+        late = np.arange(len(self.vectors.base), len(self.vocab))
+        late = late[~barred[late]]
+        rows = np.concatenate([rows, late])
+        best = np.concatenate([best, self.prototypes[late] @ query + (self.bias[late] if biased else 0)]).astype(np.float32)
+        order = np.lexsort((rows, -best))[:depth]
+        return rows[order], best[order]
+
+    def _item(self, row: int, score: float, source: str) -> dict[str, Any]:
+        return {**self._named(self.vocab.id(row)), "score": score, "source": source}
+
+    def _named(self, id: str) -> dict[str, Any]:
+        """Name an item, with its title where there is one."""
+        title = self.titles[self.vocab.row(id)]
+        return {"item_id": id} if title is None else {"item_id": id, "title": title}
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """Map an array from a file, as plain as any other: to ask a numpy.memmap costs several times as much."""
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def _fell(stage: str, detail: str) -> dict[str, Any]:
+    return {"stage": stage, "detail": detail, "rank": None, "score": None, "source": None}
+
+
+def _by_fingerprint(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what cursors know items by, sorted, and the place of each, (n,)."""
+    values = fingerprints(ids)
+    places = np.argsort(values, kind="stable")
+    return values[places], places
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
