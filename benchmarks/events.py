@@ -3,16 +3,15 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from typing import Any
 
 import orjson
-from redis.asyncio import Redis
 
 from benchmarks.measure import Figure, scratch
 from serving.embedded import EmbeddedRedis
 from serving.history import Event
-from serving.profiles import Profiles, connect
+from serving.profiles import Profiles
+from serving.wire import Wire
 
 CALLERS, BATCH = 16, 100
 
@@ -26,16 +25,16 @@ def run(quick: bool = False) -> list[Figure]:
 
 
 async def _run(url: str, count: int) -> list[Figure]:
-    client = connect(url)
-    profiles = Profiles(client, "bench")
+    wire = Wire(url)
+    profiles = Profiles(wire, "bench")
     ways = [(f"{CALLERS} callers, one event each", CALLERS, 1), (f"batches of {BATCH}", 1, BATCH)]
     figures = []
     for number, (what, callers, batch) in enumerate(ways):
         await _rate(profiles.merge, f"warm up {number}", count // 10, callers, batch)
         merged = await _rate(profiles.merge, f"merge {number}", count, callers, batch)
-        added = await _rate(lambda events: _add(client, events), f"add {number}", count, callers, batch)
+        added = await _rate(lambda events: _add(wire, events), f"add {number}", count, callers, batch)
         figures.append(Figure(f"events merged durably, {what}", merged, "events/s", added, "XADD of the same bytes, same callers"))
-    await client.aclose()
+    wire.close()
     return figures
 
 
@@ -54,8 +53,5 @@ async def _rate(send: Send, name: str, count: int, callers: int, batch: int) -> 
     return count / (time.perf_counter() - began)
 
 
-async def _add(client: Redis, events: list[Event]) -> None:
-    async with client.pipeline(transaction=False) as pipeline:
-        for event in events:
-            pipeline.xadd("bare", {"event": orjson.dumps(asdict(event))})
-        await pipeline.execute()
+async def _add(wire: Wire, events: list[Event]) -> None:
+    await wire.calls([("XADD", "bare", "*", "event", orjson.dumps(event)) for event in events])

@@ -30,13 +30,19 @@ def popular_first(rng: np.random.Generator, count: int, items: int) -> np.ndarra
 
 
 def release(folder: Path, rng: np.random.Generator, items: int, people: int, dim: int = 128) -> Release:
-    """Publish a release into a folder of releases: items lie in clusters, as those of trained towers do; people have 5 events each."""
+    """Publish a release into a folder of releases: items lie in clusters and people near them, as with trained towers."""
     settings, vocab = load_settings(overrides={"model.dim": dim}, environ={}), Vocabulary(f"i{n}" for n in range(1, items + 1))
     towers = Towers(settings.model, [[]] * len(vocab), settings.data.history).eval()
     centres = rng.normal(size=(1 + items // 200, dim))
     with torch.no_grad():
         own = centres[rng.integers(0, len(centres), len(vocab))] + 0.7 * rng.normal(size=(len(vocab), dim))
         towers.items.ids.weight.copy_(torch.from_numpy(own))
+        towers.popularity.fill_(0.3)  # as on DIGINETICA
+        for table in (towers.users.kind, towers.users.gap, towers.users.place):
+            table.weight.zero_()
+        for block in towers.users.encoder.blocks:  # people are found near what they watched last; the work is the same
+            block.out.weight.zero_()
+            block.mlp[-1].weight.zero_()
     none = ItemCounts.none(settings.training.count_half_life).grow(len(vocab))
     counts = replace(none, count=np.concatenate([[0], rng.pareto(1, items)]), now=NOW)
     owner, place = np.repeat(np.arange(people), 5), np.tile(np.arange(5), people)

@@ -123,16 +123,17 @@ class ItemIndex:
         return cls(faiss.read_index(str(folder / FILE), faiss.IO_FLAG_MMAP_IFC if mapped else 0), towers, recall, start, rows, table)
 
     def _with_head(self, queries: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Put the most popular items into what the lists gave."""
-        k = scores.shape[1]
-        place = np.minimum(np.searchsorted(self.head, rows), len(self.head) - 1)
-        scores = np.where(self.head[place] == rows, -np.inf, scores)  # they come with the others
-        scores = np.hstack([scores, queries @ self.table.T])
-        best = np.argpartition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k :]
-        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable"), axis=1)
-        rows = np.hstack([rows, np.broadcast_to(self.head, (len(rows), len(self.head)))])
-        scores, rows = np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
-        return scores, np.where(np.isneginf(scores), -1, rows)
+        """Put those of the most popular items that belong there into what the lists gave."""
+        popular = queries @ self.table.T
+        found, best = np.full_like(rows, -1), np.full_like(scores, -np.inf)
+        twice = self.head[np.minimum(self.head.searchsorted(rows), len(self.head) - 1)] == rows
+        for n, least in enumerate(scores[:, -1].tolist()):
+            come, stays = (popular[n] >= least).nonzero()[0], (~twice[n]).nonzero()[0]
+            score = np.concatenate([scores[n, stays], popular[n, come]])
+            order = (-score).argsort(kind="stable")[: rows.shape[1]]
+            found[n, : len(order)] = np.concatenate([rows[n, stays], self.head[come]])[order]
+            best[n, : len(order)] = score[order]
+        return best, found
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,14 @@ class Vocabulary:
         """Return the row of an id, 0 where it is unknown."""
         return self._row.get(id, 0)
 
+    def listed(self, ids: Iterable[str]) -> list[int]:
+        """Return the rows of many ids, 0 where one is unknown."""
+        row = self._row.get
+        return [row(id, 0) for id in ids]
+
     def rows(self, ids: Iterable[str]) -> np.ndarray:
         """Return the rows of many ids, (N,) int32."""
-        return np.fromiter((self._row.get(id, 0) for id in ids), dtype=np.int32)
+        return np.array(self.listed(ids), np.int32)
 
     def encode(self, column: pa.ChunkedArray) -> np.ndarray:
         """Return the rows of a column of ids, (N,) int32; every distinct id is looked up once."""

@@ -62,8 +62,9 @@ from serving.messages import (
     Withdrawn,
 )
 from serving.metrics import CONTENT_TYPE, Measured, Metrics
-from serving.profiles import Profiles, StreamFull, connect
+from serving.profiles import Profiles, StreamFull
 from serving.snapshot import ItemNotFound, Snapshot
+from serving.wire import Wire
 
 READ_BUDGET = 0.25
 """Seconds that a recommendation waits for the profile before it answers without."""
@@ -165,8 +166,7 @@ async def recommend(
     items, answer = _page(request, history, k, wish, user_id, degraded, request_id)
     if explore and items:
         try:
-            async with asyncio.timeout(READ_BUDGET):
-                await request.app.state.profiles.log(_impressions(items, user_id, request_id))
+            await request.app.state.profiles.log(_impressions(items, user_id, request_id), READ_BUDGET)
         except (*AWAY, StreamFull):  # what cannot be logged must not be drawn
             request.app.state.metrics.degraded.inc()
             _, answer = _page(request, history, k, wish.model_copy(update={"explore": 0.0}), user_id, True, request_id)
@@ -248,8 +248,7 @@ async def ready(request: Request) -> Response:
     snapshot = request.app.state.engine.snapshot
     redis = True
     try:
-        async with asyncio.timeout(READ_BUDGET):
-            await request.app.state.profiles.client.ping()
+        await request.app.state.profiles.wire.call("PING", within=READ_BUDGET)
     except AWAY:
         redis = False
     ready = redis and snapshot is not None
@@ -260,11 +259,8 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Say what this server counted, the way Prometheus reads it."""
     waiting = None
-    try:
-        async with asyncio.timeout(READ_BUDGET):
-            waiting = await request.app.state.profiles.waiting()
-    except AWAY:
-        pass
+    with suppress(*AWAY):
+        waiting = await request.app.state.profiles.waiting(READ_BUDGET)
     return Response(request.app.state.metrics.page(request.app.state.engine.snapshot, waiting), media_type=CONTENT_TYPE)
 
 
@@ -276,9 +272,9 @@ def create_app(home: Home, settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         faiss.omp_set_num_threads(1)  # holds for this thread, the one that answers
         with redis_address(home, settings) as url:
-            client = connect(url)
+            wire = Wire(url)
             engine = app.state.engine = Engine(home.releases, serving.watch_seconds, home.items)
-            app.state.profiles = Profiles(client, serving.tenant, serving.profile_events, serving.profile_days)
+            app.state.profiles = Profiles(wire, serving.tenant, serving.profile_events, serving.profile_days)
             await asyncio.to_thread(engine.refresh)
             watch = asyncio.create_task(engine.watch())
             try:
@@ -287,7 +283,7 @@ def create_app(home: Home, settings: Settings) -> FastAPI:
                 watch.cancel()
                 with suppress(asyncio.CancelledError):
                     await watch
-                await client.aclose()
+                wire.close()
 
     app = FastAPI(
         title="recsys",
@@ -398,8 +394,7 @@ async def _history(request: Request, owner: str) -> tuple[History, bool]:
     metrics: Metrics = request.app.state.metrics
     try:
         with metrics.stage("profile"):
-            async with asyncio.timeout(READ_BUDGET):
-                return await request.app.state.profiles.read(owner), False
+            return await request.app.state.profiles.read(owner, READ_BUDGET), False
     except AWAY:
         metrics.degraded.inc()
         return NOBODY, True

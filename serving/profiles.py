@@ -3,20 +3,17 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import cast
+from dataclasses import asdict, replace
 from zlib import crc32
 
 import numpy as np
 import orjson
-import redis.asyncio
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
-from redis.retry import Retry
 
 from recsys import events
 from recsys.errors import RecsysError
 from serving.history import Event, History
+from serving.wire import Wire, Word
 
 PARTITIONS = 64
 """Part of every key's name, so it never changes: people are spread over this many streams."""
@@ -86,8 +83,8 @@ class Profiles:
     A profile is a sorted set by time, then event id: whatever order events arrive in, the newest `limit` of them stay.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, tenant: str, limit: int = 200, days: float = 180.0):
-        self.client = client
+    def __init__(self, wire: Wire, tenant: str, limit: int = 200, days: float = 180.0):
+        self.wire = wire
         self.tenant = tenant
         self.limit = limit
         self.seconds = max(1, int(days * 86_400))
@@ -101,25 +98,23 @@ class Profiles:
         """
         answers = await self._run(batch)
         if any(isinstance(answer, NoScriptError) for answer in answers):  # a server that was started anew
-            await self.client.script_load(MERGE)
+            await self.wire.call("SCRIPT", "LOAD", MERGE)
             answers = await self._run(batch)
         for answer in answers:
             if isinstance(answer, ResponseError):
                 raise _full(answer)
-            if isinstance(answer, Exception):
-                raise answer
         return [answer == 1 for answer in answers]
 
-    async def read(self, owner: str) -> History:
-        """Return the newest events of a user (or of "session:ID"), oldest first, without what was undone."""
-        found = await self.client.zrange(profile_keys(self.tenant, owner)[0], 0, -1, withscores=True)
+    async def read(self, owner: str, within: float = 2.0) -> History:
+        """Return the newest events of a user (or of "session:ID"), oldest first, without what was undone; TimeoutError after `within` s."""
+        found = await self.wire.call("ZRANGE", profile_keys(self.tenant, owner)[0], 0, -1, "WITHSCORES", within=within)
         if not found:
             return History([], [], [])
-        told, times = zip(*cast(list[tuple[bytes, float]], found), strict=True)
-        _, kinds, items, _ = zip(*orjson.loads(b"[" + b",".join(told) + b"]"), strict=True)
-        return History(list(items), [events.CODE[kind] for kind in kinds], [int(time) for time in times]).standing()
+        told = orjson.loads(b"[" + b",".join(found[::2]) + b"]")
+        code = events.CODE
+        return History([one[2] for one in told], [code[one[1]] for one in told], [int(time) for time in found[1::2]]).standing()
 
-    async def log(self, batch: Sequence[Event]) -> None:
+    async def log(self, batch: Sequence[Event], within: float = 2.0) -> None:
         """Put events of one person into the stream that belong to no profile, such as what they were shown: all or none of them.
 
         Raises StreamFull where there is no room.
@@ -127,16 +122,13 @@ class Profiles:
         stream = profile_keys(self.tenant, batch[0].owner)[2]
         stored = [orjson.dumps({**asdict(event), "event_id": event.id}) for event in batch]
         try:
-            await self.client.eval(LOG, 1, stream, STREAM_EVENTS, *stored)
+            await self.wire.call("EVAL", LOG, 1, stream, STREAM_EVENTS, *stored, within=within)
         except ResponseError as error:
             raise _full(error) from None
 
-    async def waiting(self) -> int:
+    async def waiting(self, within: float = 2.0) -> int:
         """Return how many events wait in the streams for the archiver."""
-        async with self.client.pipeline(transaction=False) as pipeline:
-            for partition in range(PARTITIONS):
-                pipeline.xlen(stream_key(self.tenant, partition))
-            return sum(await pipeline.execute())
+        return sum(await self.wire.calls([("XLEN", stream_key(self.tenant, partition)) for partition in range(PARTITIONS)], within))
 
     async def sign_in(self, session_id: str, user_id: str) -> int:
         """Move what a session did into the profile of the user who turned out to be behind it; return how many events were moved.
@@ -147,29 +139,31 @@ class Profiles:
         """
         source, _, _, _ = profile_keys(self.tenant, f"session:{session_id}")
         target, _, _, gone = profile_keys(self.tenant, user_id)
-        found = cast(list[tuple[bytes, float]], await self.client.zrange(source, 0, -1, withscores=True))
+        found = await self.wire.call("ZRANGE", source, 0, -1, "WITHSCORES")
         if not found:
             return 0
-        words = [word for member, time in found for word in (int(time), member)]
-        await self.client.eval(SIGN_IN, 2, target, gone, self.limit, self.seconds, *words)
-        await self.client.zrem(source, *(member for member, _ in found))
-        return len(found)
+        members, words = found[::2], [word for member, time in zip(found[::2], found[1::2], strict=True) for word in (time, member)]
+        await self.wire.call("EVAL", SIGN_IN, 2, target, gone, self.limit, self.seconds, *words)
+        await self.wire.call("ZREM", source, *members)
+        return len(members)
 
     async def remove(self, owner: str) -> bool:
         """Delete a profile; say whether there was anything. What happened up to now does not come back into it, though it be sent again."""
         profile, seen, _, gone = profile_keys(self.tenant, owner)
-        return bool(await self.client.eval(REMOVE, 3, profile, seen, gone, int(time.time() * 1000), max(self.seconds, RETRY_WINDOW)))
+        now, kept = int(time.time() * 1000), max(self.seconds, RETRY_WINDOW)
+        return bool(await self.wire.call("EVAL", REMOVE, 3, profile, seen, gone, now, kept))
 
     async def _run(self, batch: Sequence[Event]) -> list:
         now = int(time.time() * 1000)
         limits = (self.limit, self.seconds, RETRY_EVENTS, RETRY_WINDOW, STREAM_EVENTS)
-        async with self.client.pipeline(transaction=False) as pipeline:
-            for event in batch:
-                stored = {**asdict(event), "event_id": event.id}
-                kept = member(event) if event.event_type in events.PROFILE else b""
-                words = (event.id, now, event.timestamp, kept, orjson.dumps(stored), *limits)
-                pipeline.evalsha(self._sha, 4, *profile_keys(self.tenant, event.owner), *words)
-            return await pipeline.execute(raise_on_error=False)
+        commands: list[tuple[Word, ...]] = []
+        for event in batch:
+            id = event.id
+            kept = member(event) if event.event_type in events.PROFILE else b""
+            stored = orjson.dumps(event if event.event_id else replace(event, event_id=id))
+            keys = profile_keys(self.tenant, event.owner)
+            commands.append(("EVALSHA", self._sha, 4, *keys, id, now, event.timestamp, kept, stored, *limits))
+        return await self.wire.calls(commands)
 
 
 def profile_keys(tenant: str, owner: str) -> tuple[str, str, str, str]:
@@ -187,14 +181,6 @@ def stream_key(tenant: str, partition: int) -> str:
 def _full(error: ResponseError) -> Exception:
     """Say what a script's error means."""
     return StreamFull("the event stream is full; run the archiver: recsys archive") if str(error).startswith("FULL") else error
-
-
-def connect(url: str) -> redis.asyncio.Redis:
-    """Return a client that fails fast: a server that is away is noticed at once, a lost connection is made anew once."""
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        url, max_connections=64, timeout=1.0, socket_timeout=2.0, socket_connect_timeout=0.5, retry=Retry(NoBackoff(), 1)
-    )
-    return redis.asyncio.Redis.from_pool(pool)
 
 
 def member(event: Event) -> bytes:

@@ -394,37 +394,35 @@ class Snapshot:
         allowed = self._allowed(ask.include_items, ask.filters)
         if allowed is not None:
             barred |= ~allowed
-        history, row = ask.history, self.vocab.row
-        known = [
-            (item, kind, time)
-            for id, kind, time in zip(history.items, history.kinds, history.times, strict=True)
-            if (item := row(id)) and kind in READ
-        ]
-        columns = np.array(known, np.int64).reshape(-1, 3).T
-        past = Histories(np.array([0, len(known)]), *columns)
-        own = past.item
+        item = self.vocab.rows(ask.history.items)
+        kind, time = np.array(ask.history.kinds, np.int64), np.array(ask.history.times, np.int64)
+        known = (item > 0) & events.IS_HISTORY[kind]
+        if not known.all():
+            item, kind, time = item[known], kind[known], time[known]
+        past = Histories(np.array([0, len(item)]), item, kind, time)
+        own, refuses = item, bool((kind == DISLIKE).any())
         if not ask.exclude_seen:  # what the last word says no to stays out all the same
-            last_word = {item: kind for item, kind, _ in known}
-            own = np.array([item for item, kind in last_word.items() if kind in NEGATIVE], np.int64)
+            last_word = dict(zip(item.tolist(), kind.tolist(), strict=True))
+            own = np.array([row for row, last in last_word.items() if last in NEGATIVE], np.int64)
         barred[own] = True
         more = [self.vocab.rows(ask.exclude_items), *(() if ask.shown is None else (self._shown(ask.shown),))]
         for rows in more:
             barred[rows] = True
         barred[0] = True
-        if not known:
+        if not len(item):
             return None, barred
         had, disliked = NOTHING, NO_ROWS
         if not ask.exclude_seen:
             had = again.returns(past)
             kept = ~barred[had.item]
             had = Returns(had.query[kept], had.item[kept], had.place[kept])
-        if any(kind == DISLIKE for _, kind, _ in known):
+        if refuses:
             disliked = refused.disliked(past)[1]
         return Asked(past, had, disliked, barred, len(own) + sum(map(len, more)), allowed is not None), barred
 
     def _answered(self, asked: Sequence[Asked], depth: int) -> None:
         """Ask towers, index and neighbours what they say to everybody, all at once."""
-        read = [one.past if one.past.kind.max() < DISLIKE else refused.readable(one.past, self.kinds) for one in asked]
+        read = [one.past if events.IS_POSITIVE[one.past.kind].all() else refused.readable(one.past, self.kinds) for one in asked]
         users = self._users(read)
         for one, user in zip(asked, users, strict=True):
             one.user = user
@@ -545,7 +543,7 @@ class Snapshot:
         depth = max(k, fusion.BEST)
         while True:
             rows, score, by_expert, limit = self._judged(asked, depth)
-            best = np.argsort(-score, kind="stable")[:k]  # of equals the lowest row
+            best = (-score).argsort(kind="stable")[:k]  # of equals the lowest row
             best = best[score[best] > 0]
             if depth >= len(self.popular) or (len(best) == k and score[best[-1]] > limit):
                 source = by_expert[:, best].argmax(axis=0).tolist()
@@ -579,17 +577,19 @@ class Snapshot:
         popular = self._most_popular(asked.barred, depth, asked.few)
         voted, unheard = asked.voted, 0.0
         if len(voted) > depth:
-            order = np.argpartition(asked.vote, len(voted) - depth - 1)
+            order = asked.vote.argpartition(len(voted) - depth - 1)
             voted, unheard = voted[order[len(voted) - depth :]], float(asked.vote[order[len(voted) - depth - 1]])
         rows = np.sort(np.concatenate([nearest, voted, popular, asked.had.item, more]))
-        rows = rows[np.append(rows[1:] != rows[:-1], True)] if len(rows) else rows
+        another = np.ones(len(rows), bool)
+        np.not_equal(rows[1:], rows[:-1], out=another[1:])
+        rows = rows[another]
         logits = self.scale * (self.prototypes[rows] @ asked.user + self.bias[rows])
-        best = logits[np.searchsorted(rows, nearest)][None]
+        best = logits[rows.searchsorted(nearest)][None]
         total = float(fusion.log_total(best)[0, 0]) if len(nearest) else 0.0
         by_expert = np.zeros((3, len(rows)))
         by_expert[0] = (1 - weights.sum()) * np.exp(logits - total)
         if len(asked.voted):
-            place = np.minimum(np.searchsorted(asked.voted, rows), len(asked.voted) - 1)
+            place = np.minimum(asked.voted.searchsorted(rows), len(asked.voted) - 1)
             by_expert[1] = weights[0] * np.where(asked.voted[place] == rows, asked.vote[place], 0.0)
         by_expert[2] = weights[1] * self.share[rows]
         last = float(np.exp(best.min() - total)) if len(nearest) else 1.0
@@ -635,7 +635,7 @@ class Snapshot:
 
     def _free(self, barred: np.ndarray, scores: np.ndarray, found: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the best `depth` of what was found that are not barred, and their scores."""
-        kept = np.flatnonzero(~barred[np.maximum(found, 0)])[:depth]  # where there are fewer the index says -1, and row 0 is barred
+        kept = (~barred[np.maximum(found, 0)]).nonzero()[0][:depth]  # where there are fewer the index says -1, and row 0 is barred
         return found[kept], scores[kept]
 
     def _with_late(

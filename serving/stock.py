@@ -23,10 +23,8 @@ class Names:
         return self.base.row(id) or self._row.get(id, 0)
 
     def rows(self, ids: Iterable[str]) -> np.ndarray:
-        """Return the rows of many ids, (N,) int32."""
-        if not self.more:
-            return self.base.rows(ids)
-        return np.fromiter(map(self.row, ids), np.int32)
+        """Return the rows of many ids, (N,) int64."""
+        return np.array(self.base.listed(ids) if not self.more else list(map(self.row, ids)), np.int64)
 
     def id(self, row: int) -> str:
         """Return the id of a row."""

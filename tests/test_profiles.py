@@ -14,16 +14,17 @@ from recsys.events import CODE
 from serving import profiles
 from serving.embedded import EmbeddedRedis
 from serving.history import Event, History
-from serving.profiles import PARTITIONS, Profiles, StreamFull, connect, profile_keys, stream_key
+from serving.profiles import PARTITIONS, Profiles, StreamFull, profile_keys, stream_key
+from serving.wire import Wire
 
 
 def with_profiles(server: EmbeddedRedis, use: Callable[[Profiles], Awaitable[Any]], **options: Any) -> Any:
     async def main() -> Any:
-        client = connect(server.url)
+        wire = Wire(server.url)
         try:
-            return await use(Profiles(client, "t", **options))
+            return await use(Profiles(wire, "t", **options))
         finally:
-            await client.aclose()
+            wire.close()
 
     return asyncio.run(main())
 
@@ -149,13 +150,17 @@ def test_at_sign_in_a_session_moves_into_the_profile_in_order_and_once(server, s
 
 
 def test_a_sign_in_that_was_killed_half_way_can_be_done_again(server, store, monkeypatch):
-    async def killed(self: Any, *_: Any) -> None:
-        raise ConnectionError
+    call = Wire.call
+
+    async def killed(self: Wire, *words: Any, **more: Any) -> Any:
+        if words[0] == "ZREM":
+            raise ConnectionError
+        return await call(self, *words, **more)
 
     async def use(people: Profiles) -> list[str]:
         await people.merge([browsing("first", 2, "c")])
         with monkeypatch.context() as patch:
-            patch.setattr(type(people.client), "zrem", killed)
+            patch.setattr(Wire, "call", killed)
             with pytest.raises(ConnectionError):
                 await people.sign_in("s", "ann")
         assert await people.sign_in("s", "ann") == 1
@@ -214,16 +219,14 @@ def test_a_batch_is_one_round_trip_and_so_is_a_read(server, store):
     async def use(people: Profiles) -> None:
         await people.merge([play("heat", 1)])
         sends = 0
-        connection = await people.client.connection_pool.get_connection()
-        send = connection.send_packed_command
+        flush = people.wire._flush
 
-        async def counted(*args: Any, **options: Any) -> None:
+        def counted() -> None:
             nonlocal sends
             sends += 1
-            await send(*args, **options)
+            flush()
 
-        connection.send_packed_command = counted  # type: ignore[method-assign]
-        await people.client.connection_pool.release(connection)
+        people.wire._flush = counted  # type: ignore[method-assign]
         await people.merge([play("heat", n) for n in range(2, 50)])
         await people.read("ann")
         assert sends == 2

@@ -20,8 +20,9 @@ from serving import warm as warming
 from serving.archive import archive
 from serving.embedded import EmbeddedRedis
 from serving.history import Event, History
-from serving.profiles import Profiles, connect, profile_keys
+from serving.profiles import Profiles, profile_keys
 from serving.warm import warm
+from serving.wire import Wire
 
 NOW = 1_400_000_000_000
 """The newest event of these logs lies years back."""
@@ -50,11 +51,11 @@ def options(**serving: Any) -> Settings:
 
 def as_user(server: EmbeddedRedis, use: Any) -> Any:
     async def main() -> Any:
-        client = connect(server.url)
+        wire = Wire(server.url)
         try:
-            return await use(Profiles(client, TENANT))
+            return await use(Profiles(wire, TENANT))
         finally:
-            await client.aclose()
+            wire.close()
 
     return asyncio.run(main())
 
