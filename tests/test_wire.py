@@ -158,5 +158,5 @@ def test_a_password_and_a_database_are_said_first(guarded: str) -> None:
 
     assert b" db=3 " in run(f"redis://:s3cret@{guarded}/3", use)
     assert b" db=0 " in run(f"redis://default:s3cret@{guarded}", use)
-    with pytest.raises(ResponseError, match="WRONGPASS|invalid"):
+    with pytest.raises(ResponseError, match=r"WRONGPASS|invalid"):
         run(f"redis://:wrong@{guarded}", use)
