@@ -2,32 +2,41 @@
 
 import asyncio
 import time
-import uuid
-from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import faiss
-import numpy as np
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import Discriminator, Field, Tag
-from redis.exceptions import RedisError
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from recsys.catalogue import WITHDRAWN
 from recsys.errors import BadInput, nearest
 from recsys.home import Home
 from recsys.settings import Settings
-from serving import cursor as cursors
-from serving.arrange import POOL
+from serving.answers import (
+    AWAY,
+    READ_BUDGET,
+    answered,
+    history,
+    not_now,
+    page,
+    recommended,
+    reply,
+    request_id,
+    seen,
+    taken,
+    there_is_one,
+    written,
+)
 from serving.embedded import redis_address
 from serving.engine import Engine
 from serving.guard import REFUSALS, Guard
-from serving.history import Event, History
+from serving.history import History
 from serving.keys import Keys
 from serving.messages import (
     BATCH,
@@ -62,22 +71,11 @@ from serving.messages import (
     Withdrawn,
 )
 from serving.metrics import CONTENT_TYPE, Measured, Metrics
-from serving.profiles import Profiles, StreamFull
-from serving.snapshot import ItemNotFound, Snapshot
+from serving.profiles import Profiles
+from serving.shortcut import Shortcut
+from serving.snapshot import ItemNotFound
+from serving.together import Together
 from serving.wire import Wire
-
-READ_BUDGET = 0.25
-"""Seconds that a recommendation waits for the profile before it answers without."""
-
-WRITE_BUDGET = 2.0
-"""Seconds that an event waits for Redis before it is refused."""
-
-NO_ITEMS = np.zeros(0, np.uint32)
-NOBODY = History([], [], [])
-
-T = TypeVar("T")
-
-AWAY = (RedisError, OSError, TimeoutError)
 
 
 class _AnyId(PathConvertor):
@@ -114,18 +112,13 @@ async def add_events(
     ],
 ) -> Response:
     """Take one event or a batch of up to 500. One that is invalid refuses the whole batch, and nothing of it is stored."""
-    batch = [event.as_event() for event in (body if isinstance(body, list) else [body])]
-    new = await _written(request.app.state.profiles.merge(batch))
-    counted: Metrics = request.app.state.metrics
-    for event, is_new in zip(batch, new, strict=True):
-        counted.events.labels(event.event_type if is_new else "duplicate").inc()
-    return _json({"accepted": sum(new), "duplicates": len(new) - sum(new), "request_id": _request_id()})
+    return await taken(request, [event.as_event() for event in (body if isinstance(body, list) else [body])])
 
 
 @v1.post("/users/{user_id:id}/merge", response_model=Moved, tags=["people"])
 async def sign_in(request: Request, user_id: Annotated[UserId, Path()], body: SignIn) -> Response:
     """Say who is behind a session: what it did so far moves into the user's profile. Done twice, it changes nothing more."""
-    return _json({"moved": await _written(request.app.state.profiles.sign_in(body.session_id, user_id)), "request_id": _request_id()})
+    return reply({"moved": await written(request.app.state.profiles.sign_in(body.session_id, user_id)), "request_id": request_id()})
 
 
 @v1.delete("/users/{user_id:id}", response_model=Deleted, tags=["people"])
@@ -133,7 +126,7 @@ async def delete_user(
     request: Request, user_id: Annotated[Id, Path(description='a user, or "session:ID" for somebody who is not signed in')]
 ) -> Response:
     """Delete a profile. What happened up to now does not come back into it; the event log is not touched."""
-    return _json({"deleted": await _written(request.app.state.profiles.remove(user_id)), "request_id": _request_id()})
+    return reply({"deleted": await written(request.app.state.profiles.remove(user_id)), "request_id": request_id()})
 
 
 @v1.get("/recommend/{user_id:id}", response_model=Answer, tags=["recommend"])
@@ -161,24 +154,15 @@ async def recommend(
         diversity=diversity,
         explore=explore,
     )
-    history, degraded = await _history(request, user_id)
-    request_id = _request_id()
-    items, answer = _page(request, history, k, wish, user_id, degraded, request_id)
-    if explore and items:
-        try:
-            await request.app.state.profiles.log(_impressions(items, user_id, request_id), READ_BUDGET)
-        except (*AWAY, StreamFull):  # what cannot be logged must not be drawn
-            request.app.state.metrics.degraded.inc()
-            _, answer = _page(request, history, k, wish.model_copy(update={"explore": 0.0}), user_id, True, request_id)
-    return answer
+    return await recommended(request, user_id, k, wish)
 
 
 @v1.post("/recommend", response_model=Answer, tags=["recommend"])
 async def recommend_for_history(request: Request, body: RecommendIn) -> Response:
     """Recommend items for the history in the request."""
     now = time.time()
-    history = History.of(sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp)).standing()
-    return _page(request, history, body.k, body, None, False, _request_id())[1]
+    past = History.of(sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp)).standing()
+    return (await page(request, past, body.k, body, None, False, request_id()))[1]
 
 
 @v1.get("/why-not/{user_id}/{item_id:id}", response_model=WhyNot, tags=["recommend"])
@@ -193,18 +177,18 @@ async def why_not(
     filters: Annotated[str | None, Query(max_length=4096, description=f"JSON: {FILTERS}")] = None,
 ) -> Response:
     """Say why a user is not recommended an item: at which stage it falls out, or where it stands."""
-    history, degraded = await _history(request, user_id)
-    snapshot, seen = _snapshot(request), _seen(request, exclude_seen)
-    found = snapshot.why_not(history, item_id, k, seen, exclude_items or [], include_items, _filters(filters))
-    return _json({"item_id": item_id, **found, "release": snapshot.id, "request_id": _request_id(), "degraded": degraded})
+    past, degraded = await history(request, user_id)
+    snapshot = there_is_one(request)
+    found = snapshot.why_not(past, item_id, k, seen(request, exclude_seen), exclude_items or [], include_items, _filters(filters))
+    return reply({"item_id": item_id, **found, "release": snapshot.id, "request_id": request_id(), "degraded": degraded})
 
 
 @v1.get("/items/{item_id:id}/similar", response_model=Answer, tags=["recommend"], responses={404: {"model": Problem}})
 async def similar(request: Request, item_id: Annotated[Id, Path()], k: Annotated[K, Query()] = 20) -> Response:
     """Return the items nearest to one."""
-    snapshot = _snapshot(request)
+    snapshot = there_is_one(request)
     try:
-        return _answer(snapshot, snapshot.similar(item_id, k), _request_id())
+        return answered(snapshot, snapshot.similar(item_id, k), request_id())
     except ItemNotFound as error:
         raise HTTPException(404, str(error)) from None
 
@@ -218,14 +202,14 @@ async def put_item(request: Request, item_id: Annotated[Id, Path()], body: ItemI
     await _restock(request, {"item_id": item_id, **body.model_dump(exclude_none=True), WITHDRAWN: 0})
     snapshot = request.app.state.engine.snapshot
     known = snapshot is not None and 0 < snapshot.vocab.row(item_id) < len(snapshot.vocab.base)
-    return _json({"item_id": item_id, "release_knows": known, "request_id": _request_id()})
+    return reply({"item_id": item_id, "release_knows": known, "request_id": request_id()})
 
 
 @v1.delete("/items/{item_id:id}", response_model=Withdrawn, tags=["items"])
 async def withdraw_item(request: Request, item_id: Annotated[Id, Path()]) -> Response:
     """Withdraw an item: it is not recommended any more, until it is put again. What people did with it stays."""
     await _restock(request, {"item_id": item_id, WITHDRAWN: 1})
-    return _json({"item_id": item_id, "request_id": _request_id()})
+    return reply({"item_id": item_id, "request_id": request_id()})
 
 
 @v1.get("/releases", response_model=Releases, tags=["releases"])
@@ -233,13 +217,13 @@ async def releases(request: Request) -> Response:
     """Say which release answers and which others are there."""
     engine: Engine = request.app.state.engine
     live = engine.snapshot.id if engine.snapshot else None
-    return _json({"live": live, "releases": await asyncio.to_thread(engine.registry.ids)})
+    return reply({"live": live, "releases": await asyncio.to_thread(engine.registry.ids)})
 
 
 @health.get("/live", response_model=Alive)
 async def live() -> Response:
     """Say that the process runs."""
-    return _json({"status": "ok"})
+    return reply({"status": "ok"})
 
 
 @health.get("/ready", response_model=Ready, responses={503: {"description": "a part is missing", "model": Ready}})
@@ -252,7 +236,7 @@ async def ready(request: Request) -> Response:
     except AWAY:
         redis = False
     ready = redis and snapshot is not None
-    return _json({"ready": ready, "release": snapshot.id if snapshot else None, "redis": redis}, 200 if ready else 503)
+    return reply({"ready": ready, "release": snapshot.id if snapshot else None, "redis": redis}, 200 if ready else 503)
 
 
 @operations.get("/metrics", response_class=PlainTextResponse)
@@ -275,6 +259,7 @@ def create_app(home: Home, settings: Settings) -> FastAPI:
             wire = Wire(url)
             engine = app.state.engine = Engine(home.releases, serving.watch_seconds, home.items)
             app.state.profiles = Profiles(wire, serving.tenant, serving.profile_events, serving.profile_days)
+            app.state.together = Together(engine)
             await asyncio.to_thread(engine.refresh)
             watch = asyncio.create_task(engine.watch())
             try:
@@ -293,6 +278,7 @@ def create_app(home: Home, settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.metrics = Metrics()
+    app.add_middleware(Shortcut, api=app, routes=v1.routes)
     app.add_middleware(Guard, keys=Keys(home.keys))
     app.add_middleware(Measured, metrics=app.state.metrics)
     app.state.exclude_seen = serving.exclude_seen
@@ -322,82 +308,13 @@ def _with_keys(openapi: dict[str, Any]) -> dict[str, Any]:
     return openapi
 
 
-async def _written(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for a change in Redis; what it does not acknowledge in time is said so, never lost in silence."""
-    try:
-        async with asyncio.timeout(WRITE_BUDGET):
-            return await work
-    except StreamFull as error:
-        raise _not_now(str(error)) from None
-    except AWAY:
-        raise _not_now("Redis is away, nothing is acknowledged; send it again, events with the same event ids if they had any") from None
-
-
 async def _restock(request: Request, row: dict[str, Any]) -> None:
     """Write a row into the catalogue, where it survives a restart, and serve by it."""
     engine: Engine = request.app.state.engine
     try:
         await asyncio.to_thread(engine.put, row)
     except OSError as error:
-        raise _not_now(f"the catalogue cannot be written: {error.strerror}; nothing was changed") from None
-
-
-def _snapshot(request: Request) -> Snapshot:
-    engine: Engine = request.app.state.engine
-    if engine.snapshot is None:
-        raise _not_now(engine.missing)
-    return engine.snapshot
-
-
-def _seen(request: Request, asked: bool | None) -> bool:
-    return request.app.state.exclude_seen if asked is None else asked
-
-
-def _page(
-    request: Request, history: History, k: int, wish: Wish, user_id: str | None, degraded: bool, request_id: str
-) -> tuple[list[dict[str, Any]], Response]:
-    """Return one page, and the answer that holds it and says where the next one begins."""
-    snapshot, exclude_seen = _snapshot(request), _seen(request, wish.exclude_seen)
-    # how a page is arranged is left out: the next one may be arranged otherwise, as when nothing could be explored
-    rules: dict[str, Any] = {"exclude_items": wish.exclude_items, "include_items": wish.include_items, "filters": wish.filters}
-    asked = cursors.question(user=user_id, exclude_seen=exclude_seen, **rules)
-    shown = NO_ITEMS if wish.cursor is None else cursors.decode(wish.cursor, asked)
-    metrics: Metrics = request.app.state.metrics
-    arrange = bool(wish.diversity or wish.explore)
-    with metrics.stage("rank"):
-        pool = min(MAX_K, POOL * k) if arrange else k
-        items = snapshot.recommend(history, pool, exclude_seen, shown=shown, **rules)
-        if arrange:
-            items = snapshot.arranged(items, k, wish.diversity, wish.explore, int(request_id[:16], 16))
-    if wish.explain:
-        for item, reasons in zip(items, snapshot.because(history, items, exclude_seen=exclude_seen, shown=shown, **rules), strict=True):
-            item["because"] = reasons
-    for source, count in Counter(item["source"] for item in items).items():
-        metrics.sources.labels(source).inc(count)
-    shown = np.concatenate([shown, cursors.fingerprints(item["item_id"] for item in items)])
-    more = len(items) == k and len(shown) <= cursors.SHOWN
-    return items, _answer(snapshot, items, request_id, degraded, cursors.encode(asked, shown) if more else None)
-
-
-def _impressions(items: list[dict[str, Any]], owner: str, request_id: str) -> list[Event]:
-    """Return what is logged of a list that was explored: what was shown, and how likely that was."""
-    who: dict[str, Any] = {"session_id": owner.removeprefix("session:")} if owner.startswith("session:") else {"user_id": owner}
-    who |= {"timestamp": round(time.time() * 1000), "request_id": request_id}
-    return [
-        Event(item["item_id"], "impression", event_id=f"{request_id}-{place}", value=item["propensity"], **who)
-        for place, item in enumerate(items)
-    ]
-
-
-async def _history(request: Request, owner: str) -> tuple[History, bool]:
-    """Return what a profile holds, and whether the answer must do without it."""
-    metrics: Metrics = request.app.state.metrics
-    try:
-        with metrics.stage("profile"):
-            return await request.app.state.profiles.read(owner, READ_BUDGET), False
-    except AWAY:
-        metrics.degraded.inc()
-        return NOBODY, True
+        raise not_now(f"the catalogue cannot be written: {error.strerror}; nothing was changed") from None
 
 
 def _filters(text: str | None) -> dict[str, dict[str, Any]]:
@@ -409,24 +326,6 @@ def _filters(text: str | None) -> dict[str, dict[str, Any]]:
     if not isinstance(found, dict) or not all(isinstance(condition, dict) for condition in found.values()):
         raise BadInput(f'filters is JSON such as {{"genres": {{"any": ["Drama"]}}}}, written for an address; got {str(text)[:80]!r}')
     return found
-
-
-def _answer(
-    snapshot: Snapshot, items: list[dict[str, Any]], request_id: str, degraded: bool = False, next_cursor: str | None = None
-) -> Response:
-    return _json({"items": items, "release": snapshot.id, "request_id": request_id, "degraded": degraded, "next_cursor": next_cursor})
-
-
-def _json(content: dict[str, Any], status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")
-
-
-def _request_id() -> str:
-    return uuid.uuid4().hex
-
-
-def _not_now(why: str) -> HTTPException:
-    return HTTPException(503, why, headers={"Retry-After": "1"})
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

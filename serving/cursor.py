@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from zlib import crc32
 
 import numpy as np
+import orjson
 
 from recsys.errors import BadInput
 
@@ -21,7 +22,10 @@ def fingerprints(ids: Iterable[str]) -> np.ndarray:
 
 def question(**asked: object) -> int:
     """Return a checksum of what was asked: a cursor goes on with that and with nothing else."""
-    return crc32(json.dumps(asked, sort_keys=True, default=str).encode())
+    try:
+        return crc32(orjson.dumps(asked, default=str, option=orjson.OPT_SORT_KEYS))
+    except TypeError:  # a very large number, or half of a character
+        return crc32(json.dumps(asked, sort_keys=True, default=str).encode())
 
 
 def encode(asked: int, shown: np.ndarray) -> str:

@@ -1,8 +1,9 @@
 """What a server counts about itself, for Prometheus: no ids of people or items among it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter, time
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,6 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.snapshot import Snapshot
 
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
+"""What a client may make up is not remembered."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -35,6 +39,15 @@ class Metrics:
         self.learned = Gauge("recsys_newest_event_age_seconds", "Age of the newest event the live release learned", registry=self.registry)
         self.waiting = Gauge("recsys_events_waiting", "Events in the streams that are not archived yet", registry=self.registry)
 
+        self._children: dict[tuple[Any, ...], Any] = {}
+
+    def child(self, of: Any, *labels: Any) -> Any:
+        """Return the child of a metric with some labels: `labels` alone takes longer than to count."""
+        key = (id(of), *labels)
+        if key not in self._children:
+            self._children[key] = of.labels(*labels)
+        return self._children[key]
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a part of a recommendation."""
@@ -42,7 +55,16 @@ class Metrics:
         try:
             yield
         finally:
-            self.stages.labels(name).observe(perf_counter() - began)
+            self.child(self.stages, name).observe(perf_counter() - began)
+
+    def event(self, event_type: str) -> None:
+        """Count an event that was taken in."""
+        self.child(self.events, event_type).inc()
+
+    def items_from(self, sources: Mapping[str, int]) -> None:
+        """Count recommended items by who spoke for them."""
+        for source, count in sources.items():
+            self.child(self.sources, source).inc(count)
 
     def page(self, snapshot: Snapshot | None, waiting: int | None) -> bytes:
         """Write everything the way Prometheus reads it. waiting: None where Redis did not say."""
@@ -83,5 +105,6 @@ class Measured:
             await self.app(scope, receive, noted)
         finally:
             route = getattr(scope.get("route"), "path", "none")  # never the address itself: it may hold somebody's id
-            self.metrics.requests.labels(scope["method"], route, status).inc()
-            self.metrics.seconds.labels(scope["method"], route).observe(perf_counter() - began)
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self.metrics.child(self.metrics.requests, method, route, status).inc()
+            self.metrics.child(self.metrics.seconds, method, route).observe(perf_counter() - began)

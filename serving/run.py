@@ -14,7 +14,8 @@ from recsys.errors import BadInput, RecsysError
 from recsys.home import Home
 from recsys.progress import bar
 from recsys.settings import Settings
-from serving.api import AWAY, create_app
+from serving.answers import AWAY
+from serving.api import create_app
 from serving.embedded import redis_address
 from serving.engine import Engine
 from serving.keys import Keys

@@ -1,0 +1,153 @@
+"""What an answer is made of, whichever way a request came in: the profile, the list, what is logged, and the bytes."""
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from fastapi import HTTPException, Request, Response
+from redis.exceptions import RedisError
+
+from serving import cursor as cursors
+from serving.arrange import POOL
+from serving.engine import Engine
+from serving.history import Event, History
+from serving.messages import MAX_K, Wish
+from serving.metrics import Metrics
+from serving.profiles import StreamFull
+from serving.snapshot import Ask, Snapshot
+
+READ_BUDGET = 0.25
+"""Seconds that a recommendation waits for the profile before it answers without."""
+
+WRITE_BUDGET = 2.0
+"""Seconds that an event waits for Redis before it is refused."""
+
+NO_ITEMS = np.zeros(0, np.uint32)
+NOBODY = History([], [], [])
+
+T = TypeVar("T")
+
+AWAY = (RedisError, OSError, TimeoutError)
+
+
+async def taken(request: Request, batch: Sequence[Event]) -> Response:
+    """Merge events and say what became of them."""
+    new = await written(request.app.state.profiles.merge(batch))
+    counted: Metrics = request.app.state.metrics
+    for event, is_new in zip(batch, new, strict=True):
+        counted.event(event.event_type if is_new else "duplicate")
+    accepted = sum(new)
+    return reply({"accepted": accepted, "duplicates": len(new) - accepted, "request_id": request_id()})
+
+
+async def recommended(request: Request, user_id: str, k: int, wish: Wish) -> Response:
+    """Read a profile and answer from it; what is explored is logged first."""
+    past, degraded = await history(request, user_id)
+    id = request_id()
+    items, answer = await page(request, past, k, wish, user_id, degraded, id)
+    if wish.explore and items:
+        try:
+            await request.app.state.profiles.log(_impressions(items, user_id, id), READ_BUDGET)
+        except (*AWAY, StreamFull):  # what cannot be logged must not be drawn
+            request.app.state.metrics.degraded.inc()
+            _, answer = await page(request, past, k, wish.model_copy(update={"explore": 0.0}), user_id, True, id)
+    return answer
+
+
+async def page(
+    request: Request, past: History, k: int, wish: Wish, user_id: str | None, degraded: bool, request_id: str
+) -> tuple[list[dict[str, Any]], Response]:
+    """Return one page, and the answer that holds it and says where the next one begins."""
+    there_is_one(request)
+    exclude_seen = seen(request, wish.exclude_seen)
+    # how a page is arranged is left out: the next one may be arranged otherwise, as when nothing could be explored
+    rules: dict[str, Any] = {"exclude_items": wish.exclude_items, "include_items": wish.include_items, "filters": wish.filters}
+    asked = cursors.question(user=user_id, exclude_seen=exclude_seen, **rules)
+    shown = NO_ITEMS if wish.cursor is None else cursors.decode(wish.cursor, asked)
+    metrics: Metrics = request.app.state.metrics
+    arrange = bool(wish.diversity or wish.explore)
+    with metrics.stage("rank"):
+        pool = min(MAX_K, POOL * k) if arrange else k
+        ask = Ask(past, pool, exclude_seen, shown=shown if len(shown) else None, **rules)
+        snapshot, items = await request.app.state.together.recommend(ask)
+        if arrange:
+            items = snapshot.arranged(items, k, wish.diversity, wish.explore, int(request_id[:16], 16))
+    if wish.explain:
+        for item, reasons in zip(items, snapshot.because(past, items, exclude_seen=exclude_seen, shown=shown, **rules), strict=True):
+            item["because"] = reasons
+    metrics.items_from(Counter(item["source"] for item in items))
+    shown = np.concatenate([shown, cursors.fingerprints(item["item_id"] for item in items)])
+    more = len(items) == k and len(shown) <= cursors.SHOWN
+    return items, answered(snapshot, items, request_id, degraded, cursors.encode(asked, shown) if more else None)
+
+
+def _impressions(items: list[dict[str, Any]], owner: str, request_id: str) -> list[Event]:
+    """Return what is logged of a list that was explored: what was shown, and how likely that was."""
+    who: dict[str, Any] = {"session_id": owner.removeprefix("session:")} if owner.startswith("session:") else {"user_id": owner}
+    who |= {"timestamp": round(time.time() * 1000), "request_id": request_id}
+    return [
+        Event(item["item_id"], "impression", event_id=f"{request_id}-{place}", value=item["propensity"], **who)
+        for place, item in enumerate(items)
+    ]
+
+
+async def history(request: Request, owner: str) -> tuple[History, bool]:
+    """Return what a profile holds, and whether the answer must do without it."""
+    metrics: Metrics = request.app.state.metrics
+    try:
+        with metrics.stage("profile"):
+            return await request.app.state.profiles.read(owner, READ_BUDGET), False
+    except AWAY:
+        metrics.degraded.inc()
+        return NOBODY, True
+
+
+def there_is_one(request: Request) -> Snapshot:
+    """Return the live snapshot; where there is none yet, say so."""
+    engine: Engine = request.app.state.engine
+    if engine.snapshot is None:
+        raise not_now(engine.missing)
+    return engine.snapshot
+
+
+def seen(request: Request, asked: bool | None) -> bool:
+    """Return whether what was seen is left out: as asked, else as configured."""
+    return request.app.state.exclude_seen if asked is None else asked
+
+
+async def written(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for a change in Redis; what it does not acknowledge in time is said so, never lost in silence."""
+    try:
+        async with asyncio.timeout(WRITE_BUDGET):
+            return await work
+    except StreamFull as error:
+        raise not_now(str(error)) from None
+    except AWAY:
+        raise not_now("Redis is away, nothing is acknowledged; send it again, events with the same event ids if they had any") from None
+
+
+def answered(
+    snapshot: Snapshot, items: list[dict[str, Any]], request_id: str, degraded: bool = False, next_cursor: str | None = None
+) -> Response:
+    """Write a list."""
+    return reply({"items": items, "release": snapshot.id, "request_id": request_id, "degraded": degraded, "next_cursor": next_cursor})
+
+
+def reply(content: dict[str, Any], status: int = 200) -> Response:
+    """Write JSON."""
+    return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+def request_id() -> str:
+    """Name an answer."""
+    return uuid.uuid4().hex
+
+
+def not_now(why: str) -> HTTPException:
+    """Return the error that asks a client to come again."""
+    return HTTPException(503, why, headers={"Retry-After": "1"})
