@@ -6,20 +6,22 @@ The family of V-SKNN (Ludewig and Jannach, 2018) and STAN (Garg et al., 2019).
 import json
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
+from recsys import voting
 from recsys.errors import BadInput, ReleaseDamaged
 from recsys.events import IS_POSITIVE
 from recsys.files import write_atomically, write_beside
 from recsys.sessions import Histories, Sessions, ranges
 
-DAY = 86_400_000.0
+DAY = voting.DAY
 BLOCK = 32
 """Queries answered at once; bounds the memory that one call takes and keeps it in the caches."""
+
+NOBODY = np.zeros(0, np.uint64)
 
 FOLDER, ABOUT = "neighbours", "about.json"
 ARRAYS = {name: np.dtype(kind) for name, kind in {"owner": "u8", "start": "i8", "item": "i4", "time": "i8"}.items()}
@@ -166,45 +168,18 @@ class Neighbours:
         self.ended, self.posting, self.code = index["ended"], index["posting"], index["code"]
 
     def _block(self, histories: Histories, now: np.ndarray, owner: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        similar = self._similar(histories)
-        if owner is not None:
-            others = self.owner[similar[1]] != owner[similar[0]]
-            similar = tuple(column[others] for column in similar)  # type: ignore[assignment]
-        query, timeline, match, weight = self._nearest(*similar, now)
-        first = self.start[timeline]
-        match += first
-        begin, end = np.maximum(first, match - self.reach), np.minimum(self.start[timeline + 1], match + self.reach + 1)
-        length = end - begin
-        place = ranges(begin, end)
-        query = np.repeat(query, length)
-        vote = np.repeat(weight, length) * self._share[place - np.repeat(match - self.reach, length)]
-        vote *= self._recency(now[query], self.time[place])
-        return _summed(query, self.item[place], vote)
-
-    def _similar(self, histories: Histories) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return query, timeline, the match's place in it and the similarity, for every timeline that shares an item.
-
-        Of several shared items the match is the one that stands latest in the history. Sorted by query, then timeline.
-        """
         query, back, item = self._asking(histories)
-        end = self.posting[item + 1]
-        known = end - self.posting[item]
-        begin = end - np.minimum(known, self.candidates)
+        known = self.posting[item + 1] - self.posting[item]
         weight = np.zeros((len(histories), 1 << (self._line - self._back)))
         weight[query, back] = self._fade[back] * np.log1p(len(self) / np.maximum(1, known)) ** self.rarity
-
-        base = (query << (self._line + 32)) | (back << self._back)
-        slices = zip(begin.tolist(), end.tolist(), base.tolist(), strict=True)
-        key = np.concatenate([np.zeros(0, np.int64), *(self.code[low:high] + more for low, high, more in slices)])
-        key.sort()
-        line = key >> self._line  # query and timeline
-        first = np.flatnonzero(np.concatenate([np.ones(min(1, len(line)), bool), line[1:] != line[:-1]]))
-        back = (key >> self._back) & (weight.shape[1] - 1)
-        if len(histories) > 1:
-            back += (line >> 32) * weight.shape[1]
-        similarity = np.add.reduceat(weight.ravel()[back], first) if len(first) else np.zeros(0)
-        line = line[first]
-        return line >> 32, line & 0xFFFFFFFF, key[first] & ((1 << self._back) - 1), similarity
+        keys = voting.occurrences(query, back, item, self.posting, self.code, self.candidates, self._line, self._back)
+        keys.sort()
+        keys, vote = voting.votes(
+            keys, weight, now, NOBODY if owner is None else owner, self.start, self.ended, self.owner, self.item, self.time,
+            self._share, self._shrink, self.nearest, float(self.days), self._line, self._back,
+        )  # fmt: skip
+        keys.sort()
+        return voting.summed(keys, vote)
 
     def _asking(self, histories: Histories) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return query, how far back in the history, and item, of the newest events that may find neighbours."""
@@ -216,21 +191,6 @@ class Neighbours:
         item = histories.item[place]
         known = (item < len(self.posting) - 1) & IS_POSITIVE[histories.kind[place]]
         return query[known], back[known], item[known]
-
-    def _nearest(
-        self, query: np.ndarray, timeline: np.ndarray, match: np.ndarray, similarity: np.ndarray, now: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Keep the timelines of each query that are most similar and recent, of equals the one that ended last."""
-        weight = similarity * self._shrink[self.start[timeline + 1] - self.start[timeline]]
-        worth = weight * self._recency(now[query], self.ended[timeline])
-        keep = np.ones(len(query), bool)
-        for low, high in pairwise(np.searchsorted(query, np.arange(len(now) + 1)).tolist()):
-            if high - low > self.nearest:
-                keep[low:high] = _best(worth[low:high], self.nearest)
-        return query[keep], timeline[keep], match[keep], weight[keep]
-
-    def _recency(self, now: np.ndarray, time: np.ndarray) -> np.ndarray:
-        return 1 / (1 + np.abs(now - time) / (DAY * self.days))
 
 
 def _timelines(owner: np.ndarray, item: np.ndarray, time: np.ndarray, length: int) -> tuple[np.ndarray, ...]:
@@ -270,29 +230,6 @@ def _newest(owner: np.ndarray, start: np.ndarray, item: np.ndarray, time: np.nda
     start = np.concatenate([[0], np.cumsum(keep)])[start]
     left = np.diff(start) > 0
     return owner[left], np.append(start[:-1][left], start[-1]), item[keep], time[keep]
-
-
-def _best(worth: np.ndarray, n: int) -> np.ndarray:
-    """Say which are the `n` largest of more than `n`, of equals the last, (G,) bool."""
-    limit = np.partition(worth, len(worth) - n)[len(worth) - n]
-    best = worth > limit
-    tied = np.flatnonzero(worth == limit)
-    best[tied[len(tied) - (n - np.count_nonzero(best)) :]] = True
-    return best
-
-
-def _summed(query: np.ndarray, item: np.ndarray, vote: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Add up the votes of one query for one item, in the order they came; sorted by query, then item."""
-    if not len(vote):
-        return query, item.astype(np.int64), vote.astype(np.float32)
-    bits = len(vote).bit_length()
-    key = (((query << 31) | item) << bits) | np.arange(len(vote))  # sorting these is far cheaper than a stable argsort
-    key.sort()
-    pair = key >> bits
-    first = np.flatnonzero(_changes(pair))
-    total = np.add.reduceat(vote[key & ((1 << bits) - 1)], first)
-    pair = pair[first]
-    return pair >> 31, pair & 0x7FFFFFFF, total.astype(np.float32)
 
 
 def _changes(sorted: np.ndarray) -> np.ndarray:
