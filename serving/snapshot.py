@@ -30,6 +30,7 @@ from recsys.vocab import Vocabulary
 from serving.arrange import diversified, explored
 from serving.cursor import fingerprints
 from serving.history import Event, History
+from serving.opinions import opinions
 from serving.shelf import Filters, Shelf
 from serving.stock import Names, Rows
 
@@ -573,28 +574,12 @@ class Snapshot:
 
         Looked at are the best `depth` of each expert, and what somebody had.
         """
-        nearest = asked.nearest[:depth]
         popular = self._most_popular(asked.barred, depth, asked.few)
-        voted, unheard = asked.voted, 0.0
-        if len(voted) > depth:
-            order = asked.vote.argpartition(len(voted) - depth - 1)
-            voted, unheard = voted[order[len(voted) - depth :]], float(asked.vote[order[len(voted) - depth - 1]])
-        rows = np.sort(np.concatenate([nearest, voted, popular, asked.had.item, more]))
-        another = np.ones(len(rows), bool)
-        np.not_equal(rows[1:], rows[:-1], out=another[1:])
-        rows = rows[another]
-        logits = self.scale * (self.prototypes[rows] @ asked.user + self.bias[rows])
-        best = logits[rows.searchsorted(nearest)][None]
-        total = float(fusion.log_total(best)[0, 0]) if len(nearest) else 0.0
-        by_expert = np.zeros((3, len(rows)))
-        by_expert[0] = (1 - weights.sum()) * np.exp(logits - total)
-        if len(asked.voted):
-            place = np.minimum(asked.voted.searchsorted(rows), len(asked.voted) - 1)
-            by_expert[1] = weights[0] * np.where(asked.voted[place] == rows, asked.vote[place], 0.0)
-        by_expert[2] = weights[1] * self.share[rows]
-        last = float(np.exp(best.min() - total)) if len(nearest) else 1.0
-        least = self.share[popular[-1]] if len(popular) else 0.0
-        return rows, by_expert, float((1 - weights.sum()) * last + weights[0] * unheard + weights[1] * least)
+        others = np.concatenate([asked.had.item, more]) if len(asked.had.item) or len(more) else NO_ROWS
+        return opinions(
+            asked.nearest[:depth], asked.voted, asked.vote, popular, others,
+            self.prototypes.base, self.prototypes.more, self.bias, self.share, asked.user, self.scale, weights, depth,
+        )  # fmt: skip
 
     def _best(self, asked: Asked, depth: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and scores of the best `depth` by the towers of what may be recommended, best first.
