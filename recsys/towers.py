@@ -103,25 +103,30 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, L, d) -> (B, L, d)."""
-        seen = self.before_attention(x)
-        return self._finish(x, self._attend(seen, seen, causal=True))
+        return self._finish(x, self._attend(self.before_attention(x)))
 
     def last(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """The same for the last event of each row only: x (B, L, d), lengths (B,) -> (B, d)."""
-        newest = x.gather(1, (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[2]))
-        inside = torch.arange(x.shape[1], device=x.device)[None, :] < lengths[:, None]
-        attended = self._attend(self.before_attention(newest), self.before_attention(x), inside=inside)
-        return self._finish(newest, attended)[:, 0]
+        """The same for the last event of each row only: x (B, L, d), lengths (B,) -> (B, d).
 
-    def _attend(self, asking: Tensor, seen: Tensor, causal: bool = False, inside: Tensor | None = None) -> Tensor:
+        Written out, with as few operations as there can be: of so small a run they are the cost, not the numbers.
+        """
+        newest, seen = _at(x, lengths), self.before_attention(x)
+        inside = torch.arange(x.shape[1], device=x.device)[None, :] < lengths[:, None]
+        query = self.query(self.before_attention(newest)).unflatten(-1, (self.heads, -1))
+        pairs = self.key_value(seen).unflatten(-1, (2, self.heads, query.shape[-1]))
+        match = (pairs[:, :, 0] * query[:, None]).sum(-1) * query.shape[-1] ** -0.5
+        share = match.masked_fill(~inside[:, :, None], -math.inf).softmax(1)
+        mixed = (pairs[:, :, 1] * share[..., None]).sum(1)
+        return self._finish(newest, self.out(mixed.flatten(-2)))
+
+    def _attend(self, x: Tensor) -> Tensor:
         def split(x: Tensor) -> Tensor:
             return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
-        query = split(self.query(asking))
-        key, value = (split(x) for x in self.key_value(seen).chunk(2, dim=-1))
-        mask = None if inside is None else inside[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
-        return self.out(mixed.transpose(1, 2).reshape(asking.shape))
+        query = split(self.query(x))
+        key, value = (split(x) for x in self.key_value(x).chunk(2, dim=-1))
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self.out(mixed.transpose(1, 2).reshape(x.shape))
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.drop(attended)
@@ -209,10 +214,10 @@ class UserTower(nn.Module):
     def last(self, items: Tensor, kinds: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
         """The same after the last event only, which is what serving runs: lengths (B,) >= 1 -> (B, d)."""
         newest: Tensor = self.encoder.last(self._read(items, kinds, gaps), items, lengths)  # type: ignore[operator]
-        return F.normalize(newest, dim=-1)
+        return newest / newest.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
 
     def _read(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> Tensor:
-        place = self.place(torch.arange(items.shape[1], device=items.device))
+        place = self.place.weight[: items.shape[1]]
         return self.drop(items * math.sqrt(items.shape[2]) + self.kind(kinds) + self.gap(gaps) + place)
 
 

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import Discriminator, Field, Tag
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recsys.catalogue import WITHDRAWN
 from recsys.errors import BadInput, nearest
@@ -248,7 +249,22 @@ async def metrics(request: Request) -> Response:
     return Response(request.app.state.metrics.page(request.app.state.engine.snapshot, waiting), media_type=CONTENT_TYPE)
 
 
-def create_app(home: Home, settings: Settings) -> FastAPI:
+class Api(FastAPI):
+    """The routes behind what runs in every request, `front`: plain ASGI, outside all that the framework does."""
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        scope["app"] = self
+        await self.front(scope, receive, send)
+
+    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request by the routes."""
+        await super().__call__(scope, receive, send)
+
+
+def create_app(home: Home, settings: Settings) -> Api:
     """Return the app of one home; its Redis and its release are opened when it starts."""
     serving = settings.serving
 
@@ -270,7 +286,7 @@ def create_app(home: Home, settings: Settings) -> FastAPI:
                     await watch
                 wire.close()
 
-    app = FastAPI(
+    app = Api(
         title="recsys",
         summary="Recommendations that count every event from the next request on.",
         version="1",
@@ -278,9 +294,7 @@ def create_app(home: Home, settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.metrics = Metrics()
-    app.add_middleware(Shortcut, api=app, routes=v1.routes)
-    app.add_middleware(Guard, keys=Keys(home.keys))
-    app.add_middleware(Measured, metrics=app.state.metrics)
+    app.front = Measured(Guard(Shortcut(app.routed, app, v1.routes), Keys(home.keys)), app.state.metrics)
     app.state.exclude_seen = serving.exclude_seen
     app.include_router(v1)
     app.include_router(health)

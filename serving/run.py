@@ -1,5 +1,6 @@
 """From the command to a server that listens, and to its end."""
 
+import gc
 import ipaddress
 import logging
 import os
@@ -33,8 +34,9 @@ def run(home: Home, settings: Settings, json: bool = False) -> None:
         loaded = _warm(url, home, settings, json)
         app = create_app(home, known)
         config = uvicorn.Config(
-            app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False, timeout_graceful_shutdown=5
-        )
+            app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False, proxy_headers=False,
+            server_header=False, timeout_graceful_shutdown=5,
+        )  # fmt: skip
         before = {sign: signal.signal(sign, lambda *_: None) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:  # uvicorn raises the signal that ended it once more, for whoever was there before: nobody, so we end with 0
             _Server(config, json, loaded).run(sockets=[listener])
@@ -52,6 +54,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        gc.collect()
+        gc.freeze()  # what is there now stays: to look through it again and again only makes people wait
+        gc.set_threshold(20_000, 20, 50)
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
