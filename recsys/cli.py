@@ -233,6 +233,7 @@ def serve(
     home: _HomeOption = HOME,
     host: Annotated[str | None, typer.Option(help="Address to bind; default: serving.host.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind; 0 picks a free one; default: serving.port.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that answer, one per core; default: serving.workers.")] = None,
     config: _ConfigOption = None,
     set: _SetOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON line once it is up.")] = False,
@@ -245,7 +246,7 @@ def serve(
         os.environ.setdefault(name, "1")
     from serving.run import run
 
-    given = [f"serving.{name}={value}" for name, value in (("host", host), ("port", port)) if value is not None]
+    given = [f"serving.{name}={value}" for name, value in (("host", host), ("port", port), ("workers", workers)) if value is not None]
     run(Home(home), _settings(home, config, [*(set or []), *given]), json=json)
 
 

@@ -16,7 +16,7 @@ from recsys.files import write_atomically, write_beside
 
 FILE, ABOUT, HEAD = "items.faiss", "index.json", "head.safetensors"
 
-POPULAR = 1024
+POPULAR = 512
 """So many items of the highest bias are compared with every question: they may win wherever their taste lies."""
 
 QUESTIONS = 200

@@ -101,6 +101,7 @@ class Serving(_Section):
 
     host: str = Field("127.0.0.1", description="address to bind")
     port: int = Field(8000, ge=0, le=65535, description="port to bind; 0 picks a free one")
+    workers: int = Field(1, ge=1, le=256, description="processes that answer; each counts the rates of keys for itself")
     redis_url: str = Field("", description="redis:// or unix:// address of the profiles; empty starts an embedded server")
     tenant: str = Field("recsys", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="prefix of every Redis key")
     profile_events: int = Field(200, ge=1, le=5000, description="newest events kept in a profile")

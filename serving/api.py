@@ -1,6 +1,7 @@
 """The HTTP API: routes that check what comes in and say what goes out; the deciding is done in the engine."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -278,6 +279,9 @@ def create_app(home: Home, settings: Settings) -> Api:
             app.state.together = Together(engine)
             await asyncio.to_thread(engine.refresh)
             watch = asyncio.create_task(engine.watch())
+            gc.collect()
+            gc.freeze()  # what is there now stays: to look through it again and again only makes people wait
+            gc.set_threshold(20_000, 20, 50)
             try:
                 yield
             finally:

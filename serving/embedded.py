@@ -320,3 +320,9 @@ def _end_with(parent: int) -> Callable[[], None]:
             os._exit(1)
 
     return ask
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it does, however that ends; on Linux."""
+    if _prctl is not None:
+        _prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGTERM), 0, 0, 0)

@@ -1,11 +1,14 @@
 """What a server counts about itself, for Prometheus: no ids of people or items among it."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter, time
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.snapshot import Snapshot
@@ -14,6 +17,9 @@ SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05,
 
 METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 """What a client may make up is not remembered."""
+
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""Names the folder in which the workers of a server count together; read when prometheus_client is imported."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -33,12 +39,6 @@ class Metrics:
         self.events = Counter("recsys_events", "Events taken in, by type; repeats as duplicate", ["event_type"], registry=self.registry)
         self.degraded = Counter("recsys_degraded_answers", "Recommendations without the profile", registry=self.registry)
         self.sources = Counter("recsys_recommended_items", "Recommended items by who spoke for them", ["source"], registry=self.registry)
-        self.release = Gauge("recsys_release", "1 for the release that answers", ["release"], registry=self.registry)
-        self.items = Gauge("recsys_items", "Items that can be recommended, by where they come from", ["state"], registry=self.registry)
-        self.recall = Gauge("recsys_index_recall", "recall@100 of the live index when it was built", registry=self.registry)
-        self.learned = Gauge("recsys_newest_event_age_seconds", "Age of the newest event the live release learned", registry=self.registry)
-        self.waiting = Gauge("recsys_events_waiting", "Events in the streams that are not archived yet", registry=self.registry)
-
         self._children: dict[tuple[Any, ...], Any] = {}
 
     def child(self, of: Any, *labels: Any) -> Any:
@@ -67,19 +67,41 @@ class Metrics:
             self.child(self.sources, source).inc(count)
 
     def page(self, snapshot: Snapshot | None, waiting: int | None) -> bytes:
-        """Write everything the way Prometheus reads it. waiting: None where Redis did not say."""
-        self.release.clear()
+        """Write everything the way Prometheus reads it: what all workers of this server counted, and how things stand now.
+
+        waiting: None where Redis did not say.
+        """
+        registry = self.registry
+        if SHARED in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        return generate_latest(registry) + generate_latest(_Now(snapshot, waiting))
+
+
+class _Now:
+    """How things stand: the same in every worker, so nothing is counted."""
+
+    def __init__(self, snapshot: Snapshot | None, waiting: int | None):
+        self.snapshot, self.waiting = snapshot, waiting
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Give each gauge."""
+        snapshot = self.snapshot
+        release = GaugeMetricFamily("recsys_release", "1 for the release that answers", labels=["release"])
+        items = GaugeMetricFamily("recsys_items", "Items that can be recommended, by where they come from", labels=["state"])
+        recall = GaugeMetricFamily("recsys_index_recall", "recall@100 of the live index when it was built")
+        learned = GaugeMetricFamily("recsys_newest_event_age_seconds", "Age of the newest event the live release learned")
         if snapshot is not None:
-            self.release.labels(snapshot.id).set(1)
+            release.add_metric([snapshot.id], 1)
             withdrawn = 0 if snapshot.withdrawn is None else int(snapshot.withdrawn.sum())
-            for state, count in (
-                ("released", len(snapshot.vocab.base) - 1), ("new", len(snapshot.vocab.more)), ("withdrawn", withdrawn)
-            ):  # fmt: skip
-                self.items.labels(state).set(count)
-            self.recall.set(snapshot.index.recall)
-            self.learned.set(max(0.0, time() - snapshot.now / 1000))
-        self.waiting.set(float("nan") if waiting is None else waiting)
-        return generate_latest(self.registry)
+            items.add_metric(["released"], len(snapshot.vocab.base) - 1)
+            items.add_metric(["new"], len(snapshot.vocab.more))
+            items.add_metric(["withdrawn"], withdrawn)
+            recall.add_metric([], snapshot.index.recall)
+            learned.add_metric([], max(0.0, time() - snapshot.now / 1000))
+        waiting = float("nan") if self.waiting is None else self.waiting
+        yield from (release, items, recall, learned)
+        yield GaugeMetricFamily("recsys_events_waiting", "Events in the streams that are not archived yet", value=waiting)
 
 
 class Measured:

@@ -1,72 +1,127 @@
 """From the command to a server that listens, and to its end."""
 
-import gc
 import ipaddress
 import logging
+import multiprocessing
 import os
 import signal
 import socket
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 import orjson
 import pyarrow as pa
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from recsys.errors import BadInput, RecsysError
 from recsys.home import Home
 from recsys.progress import bar
 from recsys.settings import Settings
 from serving.answers import AWAY
-from serving.api import create_app
-from serving.embedded import redis_address
+from serving.api import Api, create_app
+from serving.embedded import end_with_parent, redis_address
 from serving.engine import Engine
 from serving.keys import Keys
+from serving.metrics import SHARED
 from serving.warm import warm
 
 _log = logging.getLogger("recsys.api")
 
+LOG = "%(levelname)s %(name)s: %(message)s"
+
+READY = 60
+"""Seconds in which a worker must be ready."""
+
 
 def run(home: Home, settings: Settings, json: bool = False) -> None:
     """Serve one home until SIGINT or SIGTERM; print one line, or one line of JSON, once it is up."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format=LOG)
     _safe(settings.serving.host, Keys(home.keys))
     with _listen(settings.serving.host, settings.serving.port) as listener, redis_address(home, settings) as url:
         known = settings.model_copy(update={"serving": settings.serving.model_copy(update={"redis_url": url})})
         loaded = _warm(url, home, settings, json)
-        app = create_app(home, known)
+        served = _Served(home, known)
         config = uvicorn.Config(
-            app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False, proxy_headers=False,
-            server_header=False, timeout_graceful_shutdown=5,
-        )  # fmt: skip
+            served,
+            factory=True,
+            loop="uvloop",
+            http="httptools",
+            lifespan="on",
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+            timeout_worker_healthcheck=10,
+            workers=settings.serving.workers,
+        )
         before = {sign: signal.signal(sign, lambda *_: None) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:  # uvicorn raises the signal that ended it once more, for whoever was there before: nobody, so we end with 0
-            _Server(config, json, loaded).run(sockets=[listener])
+            if settings.serving.workers == 1:
+                _Server(config, json, loaded, home).run(sockets=[listener])
+            else:
+                with TemporaryDirectory(prefix="recsys-metrics-") as counted:
+                    os.environ[SHARED] = counted  # for the workers, who have not imported anything yet
+                    _Workers(config, listener, json, loaded, home).run()
         finally:
+            os.environ.pop(SHARED, None)
             for sign, handler in before.items():
                 signal.signal(sign, handler)
+
+
+@dataclass(frozen=True)
+class _Served:
+    """Makes the app, here or in a worker, which is a process of its own."""
+
+    home: Home
+    settings: Settings
+
+    def __call__(self) -> Api:
+        if multiprocessing.parent_process() is not None:
+            logging.basicConfig(level=logging.INFO, format=LOG)
+            end_with_parent()
+        return create_app(self.home, self.settings)
 
 
 class _Server(uvicorn.Server):
     """Says where it listens once it does."""
 
-    def __init__(self, config: uvicorn.Config, json: bool, loaded: int):
+    def __init__(self, config: uvicorn.Config, json: bool, loaded: int, home: Home):
         super().__init__(config)
-        self.json, self.loaded = json, loaded
+        self.json, self.loaded, self.home = json, loaded, home
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        gc.collect()
-        gc.freeze()  # what is there now stays: to look through it again and again only makes people wait
-        gc.set_threshold(20_000, 20, 50)
         if self.started and sockets:
-            host, port = sockets[0].getsockname()[:2]
-            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            engine: Engine = self.config.app.state.engine  # type: ignore[union-attr]
-            snapshot = engine.snapshot
-            up = {"url": url, "docs": f"{url}/docs", "release": snapshot.id if snapshot else None, "loaded": self.loaded}
-            what = f"release {snapshot.id}" if snapshot else f"nothing ({engine.missing})"
-            filled = f", {self.loaded:,} events loaded from the log" if self.loaded else ""
-            text = f"serving {what} on {url}, API docs on {url}/docs{filled}, end with Ctrl-C"
-            print(orjson.dumps(up).decode() if self.json else text, flush=True)
+            engine: Engine = self.config.loaded_app.state.engine
+            _say_so(sockets[0], engine.snapshot.id if engine.snapshot else None, engine.missing, self.loaded, self.json)
+
+
+class _Workers(Multiprocess):
+    """Several processes on one address, looked after: one that dies is replaced. Says where they listen once all do."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, json: bool, loaded: int, home: Home):
+        super().__init__(config, [listener])
+        self.json, self.loaded, self.home = json, loaded, home
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        for process in self.processes:
+            if not process.wait_until_ready(READY, self.should_exit):
+                return  # whoever looks after them says why
+        engine = Engine(self.home.releases)
+        _say_so(self.sockets[0], engine.registry.current(), engine.missing, self.loaded, self.json)
+
+
+def _say_so(listener: socket.socket, release: str | None, missing: str, loaded: int, as_json: bool) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    up = {"url": url, "docs": f"{url}/docs", "release": release, "loaded": loaded}
+    what = f"release {release}" if release else f"nothing ({missing})"
+    filled = f", {loaded:,} events loaded from the log" if loaded else ""
+    text = f"serving {what} on {url}, API docs on {url}/docs{filled}, end with Ctrl-C"
+    print(orjson.dumps(up).decode() if as_json else text, flush=True)
 
 
 def _warm(url: str, home: Home, settings: Settings, quiet: bool) -> int:

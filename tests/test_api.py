@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -490,3 +490,44 @@ def test_stored_events_are_all_that_was_acknowledged(api, home):
     before = sum(store.xlen(key) for key in store.scan_iter("{recsys:*}:events"))
     assert api.post("/v1/events", json=[event("zoe", "east"), event("zed", "west")]).json()["accepted"] == 2
     assert sum(store.xlen(key) for key in store.scan_iter("{recsys:*}:events")) == before + 2
+
+
+def test_several_workers_answer_as_one_and_a_dead_one_is_replaced(tmp_path):
+    publish(tmp_path)
+    process = start(tmp_path, workers=2)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = process.stdout.readline()
+    try:
+        assert line.startswith("serving release 000001 on http://"), process.stderr.read()
+        url = line.split(" on ")[1].split(",")[0]
+
+        def ask(path: str, **more: Any) -> httpx.Response:
+            with httpx.Client(base_url=url, timeout=10) as client:  # each on a connection of its own
+                return client.request(more.pop("method", "GET"), path, **more)
+
+        for n in range(20):
+            assert ask("/v1/events", method="POST", json=event("ann", "east")).status_code == 200
+            assert "east" not in ids(ask("/v1/recommend/ann")), n
+        counted = ask("/metrics").text
+        assert 'recsys_requests_total{method="GET",route="/v1/recommend/{user_id:id}",status="200"} 20.0' in counted
+        assert 'recsys_release{release="000001"} 1.0' in counted
+
+        workers = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        busy = [pid for pid in workers if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(busy) == 2
+        os.kill(busy[0], signal.SIGKILL)
+
+        def replaced() -> bool:
+            with suppress(httpx.TransportError):
+                assert ask("/v1/recommend/ann").status_code == 200
+            now = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+            return len([pid for pid in now if pid != busy[0] and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]) == 2
+
+        wait_until(replaced)
+        publish(tmp_path, more=("new",))
+        wait_until(lambda: all(ask("/v1/recommend/bob").json()["release"] == "000002" for _ in range(10)))
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
