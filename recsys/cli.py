@@ -250,6 +250,17 @@ def serve(
     run(Home(home), _settings(home, config, [*(set or []), *given]), json=json)
 
 
+@app.command()
+def rules(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
+    """Check the house rules in H/rules.toml (boost, bury, pin, cap) and say what they are; a server follows them within a second."""
+    from serving.rules import EXAMPLE, RulesFile
+
+    file = RulesFile(Home(home).rules)
+    found = file.read()
+    told = [f"{name}: {', '.join(str(rule) for rule in each)}" for name in type(found).model_fields if (each := getattr(found, name))]
+    _show(found.model_dump(), json, *(told or [f"no rules; write some into {file.file}, such as:\n{EXAMPLE.rstrip()}"]))
+
+
 @keys_app.command("add")
 def keys_add(
     name: Annotated[str, typer.Argument(help="Whose key it is, such as app or dashboard.")],

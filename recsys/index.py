@@ -148,9 +148,8 @@ class Exam:
         """Ask all items exactly: `n` user vectors, items' own in place of those that are missing."""
         asked = vectors[:0] if askers is None else askers[:n].astype(np.float32)
         own = np.random.default_rng(0).permutation(len(vectors) - 1)[: n - len(asked)]
-        asked, table = np.concatenate([asked, vectors[1 + own]]), _with_column(vectors, bias)
-        found = faiss.knn(_with_column(asked, 1.0), table[1:], min(K, len(table) - 1), metric=faiss.METRIC_INNER_PRODUCT)[1]
-        return cls(asked, found + 1)
+        asked = np.concatenate([asked, vectors[1 + own]])
+        return cls(asked, _best(asked, vectors, bias.astype(np.float32), min(K, len(vectors) - 1)))
 
     def recall(self, index: ItemIndex) -> float:
         """Return the share of the best 100 that an index finds."""
@@ -164,6 +163,19 @@ def _with_column(rows: np.ndarray, more: np.ndarray | float) -> np.ndarray:
     table = np.zeros((n, -(-(width + 1) // WIDTH) * WIDTH), np.float32)
     table[:, :width], table[:, width] = rows, more
     return table
+
+
+def _best(queries: np.ndarray, vectors: np.ndarray, bias: np.ndarray, k: int, block: int = 2**16) -> np.ndarray:
+    """Return the rows of the best `k` items of each query, (Q, k), in any order: all are compared, and few of a block are looked at."""
+    scores, rows = np.full((len(queries), k), -np.inf, np.float32), np.zeros((len(queries), k), np.int64)
+    for first in range(1, len(vectors), block):
+        some = queries @ vectors[first : first + block].T + bias[first : first + block]
+        for query, least in enumerate(scores.min(axis=1).tolist()):
+            better = np.flatnonzero(some[query] > least)
+            score = np.concatenate([scores[query], some[query, better]])
+            best = np.argpartition(score, len(score) - k)[len(score) - k :]
+            scores[query], rows[query] = score[best], np.concatenate([rows[query], first + better])[best]
+    return rows
 
 
 def _rows(table: np.ndarray) -> np.ndarray:

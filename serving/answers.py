@@ -19,6 +19,7 @@ from serving.history import Event, History
 from serving.messages import MAX_K, Wish
 from serving.metrics import Metrics
 from serving.profiles import StreamFull
+from serving.rules import Pin, Rules
 from serving.snapshot import Ask, Snapshot
 
 READ_BUDGET = 0.25
@@ -70,13 +71,16 @@ async def page(
     asked = cursors.question(user=user_id, exclude_seen=exclude_seen, **rules)
     shown = NO_ITEMS if wish.cursor is None else cursors.decode(wish.cursor, asked)
     metrics: Metrics = request.app.state.metrics
-    arrange = bool(wish.diversity or wish.explore)
+    house: Rules = request.app.state.rules.now
+    arrange = bool(wish.diversity or wish.explore or house)
     with metrics.stage("rank"):
-        pool = min(MAX_K, POOL * k) if arrange else k
+        pool = MAX_K if house else min(MAX_K, POOL * k) if arrange else k
         ask = Ask(past, pool, exclude_seen, shown=shown if len(shown) else None, **rules)
         snapshot, items = await request.app.state.together.recommend(ask)
         if arrange:
-            items = snapshot.arranged(items, k, wish.diversity, wish.explore, int(request_id[:16], 16))
+            items = snapshot.arranged(items, k, wish.diversity, wish.explore, int(request_id[:16], 16), house)
+            if house.pin and not len(shown):
+                items = _pinned(snapshot, past, items, k, house.pin, exclude_seen, wish)
     if wish.explain:
         for item, reasons in zip(items, snapshot.because(past, items, exclude_seen=exclude_seen, shown=shown, **rules), strict=True):
             item["because"] = reasons
@@ -84,6 +88,20 @@ async def page(
     shown = np.concatenate([shown, cursors.fingerprints(item["item_id"] for item in items)])
     more = len(items) == k and len(shown) <= cursors.SHOWN
     return items, answered(snapshot, items, request_id, degraded, cursors.encode(asked, shown) if more else None)
+
+
+def _pinned(
+    snapshot: Snapshot, past: History, items: list[dict[str, Any]], k: int, pins: Sequence[Pin], exclude_seen: bool, wish: Wish
+) -> list[dict[str, Any]]:
+    """Put pinned items at their places, those that this person may see."""
+    wanted = {pin.item_id for pin in pins} & (set(wish.include_items) if wish.include_items is not None else {pin.item_id for pin in pins})
+    ask = Ask(past, len(wanted), exclude_seen, wish.exclude_items, wanted, wish.filters)
+    allowed = {item["item_id"]: item for item in (snapshot.recommend_many([ask])[0] if wanted else [])}
+    items = [item for item in items if item["item_id"] not in allowed]
+    for pin in sorted(pins, key=lambda pin: pin.place):
+        if pin.place <= k and (item := allowed.pop(pin.item_id, None)):
+            items.insert(pin.place - 1, item | {"source": "pinned"} | ({"propensity": 1.0} if wish.explore else {}))
+    return items[:k]
 
 
 def _impressions(items: list[dict[str, Any]], owner: str, request_id: str) -> list[Event]:

@@ -74,6 +74,7 @@ from serving.messages import (
 )
 from serving.metrics import CONTENT_TYPE, Measured, Metrics
 from serving.profiles import Profiles
+from serving.rules import RulesFile
 from serving.shortcut import Shortcut
 from serving.snapshot import ItemNotFound
 from serving.together import Together
@@ -300,6 +301,7 @@ def create_app(home: Home, settings: Settings) -> Api:
     app.state.metrics = Metrics()
     app.front = Measured(Guard(Shortcut(app.routed, app, v1.routes), Keys(home.keys)), app.state.metrics)
     app.state.exclude_seen = serving.exclude_seen
+    app.state.rules = RulesFile(home.rules)
     app.include_router(v1)
     app.include_router(health)
     app.include_router(operations)

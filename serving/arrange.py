@@ -1,5 +1,9 @@
 """From a ranked list to the one that is shown: less of the same, and now and then something else. Pure functions."""
 
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
+
 import numpy as np
 
 POOL = 4
@@ -24,16 +28,25 @@ def diversified(scores: np.ndarray, vectors: np.ndarray, k: int, diversity: floa
     return np.array(shown, np.int64)
 
 
-def explored(scores: np.ndarray, k: int, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def explored(
+    scores: np.ndarray,
+    k: int,
+    share: float,
+    rng: np.random.Generator,
+    groups: Sequence[Sequence[Hashable]] = (),
+    most: Mapping[Hashable, int] = MappingProxyType({}),
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fill `k` slots; return the places of the items (k,), how likely each was to come there (k,), and which were drawn (k,) bool.
 
     scores (C,) in the order to show them, not negative. A slot gets the first item that is not shown yet or, by chance `share`, one of
     those not shown yet, drawn as often as its score says. The propensity is that of the item in its slot, given the slots before it: what
-    inverse propensity scoring divides by.
+    inverse propensity scoring divides by. groups: what each item counts towards; of each group there come as many as `most` says.
     """
     left, weight = np.ones(len(scores), bool), np.maximum(scores, 1e-12).astype(np.float64)
-    shown, propensity, drawn = [], [], []
+    shown, propensity, drawn, count = [], [], [], Counter[Hashable]()
     for _ in range(min(k, len(scores))):
+        if not left.any():
+            break
         chance = np.where(left, weight, 0.0)
         chance /= chance.sum()
         first = int(np.argmax(left))
@@ -43,4 +56,8 @@ def explored(scores: np.ndarray, k: int, share: float, rng: np.random.Generator)
         propensity.append(share * chance[place] + (1 - share) * (place == first))
         drawn.append(draw and place != first)
         left[place] = False
+        count.update(groups[place] if groups else ())
+        full = {group for group in (groups[place] if groups else ()) if count[group] >= most[group]}
+        if full:
+            left &= [full.isdisjoint(group) for group in groups]
     return np.array(shown, np.int64), np.array(propensity), np.array(drawn, bool)

@@ -158,7 +158,7 @@ class Item(BaseModel):
 
     item_id: str
     score: float
-    source: Literal["tower", "neighbours", "popular", "explore"]
+    source: Literal["tower", "neighbours", "popular", "explore", "pinned"]
     title: str = Field("", description="only where known")
     propensity: float | None = Field(None, description="only with explore: how likely the item was to come in its place")
     because: list[Reason] = Field([], description="only with explain=true: the watched items that speak most for it, at most two")

@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Shelf:
         ours = [name for name in ("item_id", WITHDRAWN) if name in catalogue.column_names]
         self.table = catalogue.take(known).drop_columns(ours) if len(catalogue) else None
         self._kept: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._by_row: dict[str, tuple[np.ndarray, pa.Array]] = {}
 
     @property
     def columns(self) -> list[str]:
@@ -56,6 +57,17 @@ class Shelf:
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return found
+
+    def values(self, column: str, rows: np.ndarray) -> list[list[Hashable]]:
+        """Return what a column says of some rows: one value, several, or nothing."""
+        assert self.table is not None
+        if column not in self._by_row:
+            place = np.full(self.n, -1)
+            place[self.rows] = np.arange(len(self.rows))
+            self._by_row[column] = (place, self.table[column].combine_chunks())
+        place, cells = self._by_row[column]
+        found = [cells[at].as_py() if at >= 0 else None for at in place[rows].tolist()]
+        return [value if isinstance(value, list) else [] if value is None else [value] for value in found]
 
     def _meets(self, column: str, condition: Mapping[str, Any]) -> np.ndarray:
         if self.table is None or column not in self.table.column_names:

@@ -27,10 +27,11 @@ from recsys.neighbours import Neighbours
 from recsys.registry import FORMAT, Release
 from recsys.sessions import Histories, gap_buckets, ranges
 from recsys.vocab import Vocabulary
-from serving.arrange import diversified, explored
+from serving.arrange import POOL, diversified, explored
 from serving.cursor import fingerprints
 from serving.history import Event, History
 from serving.opinions import opinions
+from serving.rules import Rules
 from serving.shelf import Filters, Shelf
 from serving.stock import Names, Rows
 
@@ -42,6 +43,8 @@ NOTHING = Returns(NO_ROWS, NO_ROWS, NO_ROWS)
 DISLIKE = events.CODE["dislike"]
 NEGATIVE = frozenset(events.CODE[name] for name in events.NEGATIVE)
 READ = frozenset(events.CODE[name] for name in events.HISTORY)
+
+NO_RULES = Rules()
 
 REASONS = 10
 """Newest watched items that are asked what they say for a recommendation."""
@@ -306,19 +309,33 @@ class Snapshot:
             for row, score, source in found
         ]  # fmt: skip
 
-    def arranged(self, ranked: list[dict[str, Any]], k: int, diversity: float, explore: float, seed: int) -> list[dict[str, Any]]:
-        """Return the `k` items to show of a longer ranked list: less like each other, and a share of the slots drawn (serving.arrange).
+    def arranged(
+        self, ranked: list[dict[str, Any]], k: int, diversity: float, explore: float, seed: int, rules: Rules = NO_RULES
+    ) -> list[dict[str, Any]]:
+        """Return the `k` items to show of a longer ranked list: by the house's rules but for what is pinned (serving.rules), less like
+        each other, and a share of the slots drawn (serving.arrange).
 
         With `explore` every item says its propensity, and one that was drawn has the source "explore"; the same seed draws the same.
         """
         scores = np.array([item["score"] for item in ranked])
         scores -= min(0.0, float(scores.min(initial=0.0)))  # inner products, where the towers answer alone, may be negative
+        ids = [item["item_id"] for item in ranked]
+        rows = self.vocab.rows(ids)
+        if rules.boost or rules.bury:
+            scores = scores * rules.factors(self.shelf, ids, rows)
+            ranked = [item | {"score": score} for item, score in zip(ranked, scores.tolist(), strict=True)]
+            ranked, scores, rows = _in_order(ranked, scores, rows, (-scores).argsort(kind="stable"))
         if diversity:
-            order = diversified(scores, self.vectors[self.vocab.rows(item["item_id"] for item in ranked)], len(ranked), diversity)
-            ranked, scores = [ranked[place] for place in order.tolist()], scores[order]
-        if not explore:
+            order = diversified(scores, self.vectors[rows], len(ranked), diversity)
+            ranked, scores, rows = _in_order(ranked, scores, rows, order)
+        if explore and not rules.cap:  # drawn is from the best, however many the rules were shown
+            ranked, scores = ranked[: POOL * k], scores[: POOL * k]
+        groups, most = rules.groups(self.shelf, rows) if rules.cap else ([], {})
+        if not explore and not groups:
             return ranked[:k]
-        places, propensity, drawn = explored(scores, k, explore, np.random.default_rng(seed))
+        places, propensity, drawn = explored(scores, k, explore, np.random.default_rng(seed), groups, most)
+        if not explore:
+            return [ranked[place] for place in places.tolist()]
         return [
             ranked[place] | {"propensity": chance} | ({"source": "explore"} if by_chance else {})
             for place, chance, by_chance in zip(places.tolist(), propensity.tolist(), drawn.tolist(), strict=True)
@@ -648,6 +665,12 @@ class Snapshot:
 def _mapped(path: Path) -> np.ndarray:
     """Map an array from a file, as plain as any other: to ask a numpy.memmap costs several times as much."""
     return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def _in_order(
+    ranked: list[dict[str, Any]], scores: np.ndarray, rows: np.ndarray, order: np.ndarray
+) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
+    return [ranked[place] for place in order.tolist()], scores[order], rows[order]
 
 
 def _fell(stage: str, detail: str) -> dict[str, Any]:

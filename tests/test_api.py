@@ -376,6 +376,54 @@ def test_a_new_release_is_served_without_a_restart_and_no_request_fails(tmp_path
         assert [answer.text for answer in answers if ids(answer) != [best[answer.json()["release"]]]] == []
 
 
+def test_of_200_swaps_under_load_no_request_fails_no_answer_mixes_two_and_memory_stays(tmp_path):
+    for name in ("a", "b"):
+        publish_release(tmp_path, [f"{name}{n}" for n in range(4000)], dim=32)
+    process = start(tmp_path, watch_seconds=0.01)
+    assert process.stdout is not None
+    url = process.stdout.readline().split(" on ")[1].split(",")[0]
+    letter, registry, done = {"000001": "a", "000002": "b"}, Registry(tmp_path / "releases"), threading.Event()
+    wrong: list[str] = []
+    live = ["", "", ""]
+
+    def ask(number: int) -> None:
+        with httpx.Client(base_url=url, timeout=10) as client:
+            while not done.is_set():
+                kind = letter.get(live[number], "a")
+                told = client.post("/v1/events", json=event(f"u{number}", f"{kind}{time.monotonic_ns() % 4000}"))
+                answer = client.get(f"/v1/recommend/u{number}?k=50&exclude_seen=false")
+                if told.status_code != 200 or answer.status_code != 200:
+                    wrong.append(told.text + answer.text)
+                    return
+                live[number] = answer.json()["release"]
+                strange = [item["item_id"] for item in answer.json()["items"] if not item["item_id"].startswith(letter[live[number]])]
+                if strange or len(answer.json()["items"]) != 50:
+                    wrong.append(answer.text)
+
+    def memory() -> int:
+        return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[0])
+
+    askers = [threading.Thread(target=ask, args=(number,)) for number in range(len(live))]
+    try:
+        for asker in askers:
+            asker.start()
+        for swap in range(200):
+            id = ("000001", "000002")[swap % 2]
+            registry.point_to(id)
+            wait_until(lambda id=id: live == [id] * len(live) or bool(wrong))
+            if swap == 20:
+                before = memory()
+        grown = memory() - before
+    finally:
+        done.set()
+        for asker in askers:
+            asker.join()
+        process.terminate()
+        process.communicate(timeout=20)
+    assert wrong == []
+    assert grown < 20_000, f"{grown} kB more after 180 swaps of releases of a megabyte"
+
+
 def test_a_redis_that_hangs_degrades_answers_in_time_and_refuses_events_until_it_is_back(tmp_path):
     publish(tmp_path)
     with served(tmp_path) as api:

@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 import pytest
 
+from recsys import index as indexes
 from recsys.errors import ReleaseDamaged
 from recsys.index import FILE, Exam, ItemIndex
 
@@ -173,6 +174,14 @@ def test_recall_is_measured_by_who_asks() -> None:
     asked = ItemIndex.build(vectors, bias, "towers", EXACT_BELOW, 0.9, askers=between)
     assert Exam.of(vectors, bias, between).recall(asked) == asked.recall >= 0.9
     assert asked.recall != Exam.of(vectors, bias).recall(asked)
+
+
+@pytest.mark.parametrize("block", [7, 100, 10_000])
+def test_the_truth_that_recall_is_measured_by_is_brute_force(block: int) -> None:
+    vectors, bias = world(300)
+    brute = questions() @ vectors[1:].T + bias[1:]
+    found = indexes._best(questions(), vectors, bias.astype(np.float32), 20, block)
+    assert [set(rows) for rows in found.tolist()] == [set(rows) for rows in (1 + np.argsort(-brute, axis=1)[:, :20]).tolist()]
 
 
 def test_an_index_in_its_file_answers_like_one_in_memory(tmp_path: Path) -> None:
