@@ -204,7 +204,7 @@ def rollback(
 
 @app.command()
 def status(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
-    """Say what there is: log, catalogue, live release, and how far it lags behind the log."""
+    """Say what there is: log, catalogue, live release, how far it lags behind the log, and what a profile takes in Redis where one runs."""
     from recsys.catalogue import Catalogue
     from recsys.log import Log
     from recsys.registry import Registry
@@ -221,6 +221,7 @@ def status(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
         "releases": len(registry.ids()),
         "events_not_learned": len(log.read(after=live.position, columns=["event_id"])) if live else len(log),
         "bytes": {part.name: _size(part) for part in (place.log, place.items, place.releases, place.redis)},
+        "profiles": _profiles(place),
     }
     table = Table(show_header=False, box=None)
     for name, value in found.items():
@@ -665,6 +666,16 @@ def _release_line(release: Any) -> str:
         f"release [bold]{release.id}[/bold]: {about['metrics']['events']:,.0f} events learned, {about['metrics']['items']:,} items{new}, "
         f"{about['seconds']['train']:.1f} s training, {about['seconds']['write']:.1f} s writing; live"
     )
+
+
+def _profiles(home: Home) -> dict[str, int] | None:
+    """Return how many profiles there are and what one takes, None where no Redis answers."""
+    from serving.embedded import running
+    from serving.profiles import usage
+
+    serving = _settings(home.path, None, None).serving
+    url = serving.redis_url or running(home.redis)
+    return usage(url, serving.tenant) if url else None
 
 
 def _size(folder: Path) -> int:

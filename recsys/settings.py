@@ -110,6 +110,8 @@ class Serving(_Section):
     exclude_seen: bool = Field(
         True, description="what was watched is not recommended again unless asked; where false, updates learn what people go back to"
     )
+    log: Literal["text", "json"] = Field("text", description="what is written to stderr: lines for people, or JSON for machines")
+    access_log: bool = Field(False, description="write a line about every request: its id, route, status and milliseconds")
     watch_seconds: float = Field(1.0, gt=0, description="how often to look for a new release")
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import uuid
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
@@ -43,13 +42,13 @@ async def taken(request: Request, batch: Sequence[Event]) -> Response:
     for event, is_new in zip(batch, new, strict=True):
         counted.event(event.event_type if is_new else "duplicate")
     accepted = sum(new)
-    return reply({"accepted": accepted, "duplicates": len(new) - accepted, "request_id": request_id()})
+    return reply({"accepted": accepted, "duplicates": len(new) - accepted, "request_id": request_id(request)})
 
 
 async def recommended(request: Request, user_id: str, k: int, wish: Wish) -> Response:
     """Read a profile and answer from it; what is explored is logged first."""
     past, degraded = await history(request, user_id)
-    id = request_id()
+    id = request_id(request)
     items, answer = await page(request, past, k, wish, user_id, degraded, id)
     if wish.explore and items:
         try:
@@ -161,9 +160,9 @@ def reply(content: dict[str, Any], status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
-def request_id() -> str:
-    """Name an answer."""
-    return uuid.uuid4().hex
+def request_id(request: Request) -> str:
+    """Return what this request is called, in the answer, its headers and the log."""
+    return request.scope["request_id"]
 
 
 def not_now(why: str) -> HTTPException:

@@ -121,7 +121,7 @@ async def add_events(
 @v1.post("/users/{user_id:id}/merge", response_model=Moved, tags=["people"])
 async def sign_in(request: Request, user_id: Annotated[UserId, Path()], body: SignIn) -> Response:
     """Say who is behind a session: what it did so far moves into the user's profile. Done twice, it changes nothing more."""
-    return reply({"moved": await written(request.app.state.profiles.sign_in(body.session_id, user_id)), "request_id": request_id()})
+    return reply({"moved": await written(request.app.state.profiles.sign_in(body.session_id, user_id)), "request_id": request_id(request)})
 
 
 @v1.delete("/users/{user_id:id}", response_model=Deleted, tags=["people"])
@@ -129,7 +129,7 @@ async def delete_user(
     request: Request, user_id: Annotated[Id, Path(description='a user, or "session:ID" for somebody who is not signed in')]
 ) -> Response:
     """Delete a profile. What happened up to now does not come back into it; the event log is not touched."""
-    return reply({"deleted": await written(request.app.state.profiles.remove(user_id)), "request_id": request_id()})
+    return reply({"deleted": await written(request.app.state.profiles.remove(user_id)), "request_id": request_id(request)})
 
 
 @v1.get("/recommend/{user_id:id}", response_model=Answer, tags=["recommend"])
@@ -165,7 +165,7 @@ async def recommend_for_history(request: Request, body: RecommendIn) -> Response
     """Recommend items for the history in the request."""
     now = time.time()
     past = History.of(sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp)).standing()
-    return (await page(request, past, body.k, body, None, False, request_id()))[1]
+    return (await page(request, past, body.k, body, None, False, request_id(request)))[1]
 
 
 @v1.get("/why-not/{user_id}/{item_id:id}", response_model=WhyNot, tags=["recommend"])
@@ -183,7 +183,7 @@ async def why_not(
     past, degraded = await history(request, user_id)
     snapshot = there_is_one(request)
     found = snapshot.why_not(past, item_id, k, seen(request, exclude_seen), exclude_items or [], include_items, _filters(filters))
-    return reply({"item_id": item_id, **found, "release": snapshot.id, "request_id": request_id(), "degraded": degraded})
+    return reply({"item_id": item_id, **found, "release": snapshot.id, "request_id": request_id(request), "degraded": degraded})
 
 
 @v1.get("/items/{item_id:id}/similar", response_model=Answer, tags=["recommend"], responses={404: {"model": Problem}})
@@ -191,7 +191,7 @@ async def similar(request: Request, item_id: Annotated[Id, Path()], k: Annotated
     """Return the items nearest to one."""
     snapshot = there_is_one(request)
     try:
-        return answered(snapshot, snapshot.similar(item_id, k), request_id())
+        return answered(snapshot, snapshot.similar(item_id, k), request_id(request))
     except ItemNotFound as error:
         raise HTTPException(404, str(error)) from None
 
@@ -205,14 +205,14 @@ async def put_item(request: Request, item_id: Annotated[Id, Path()], body: ItemI
     await _restock(request, {"item_id": item_id, **body.model_dump(exclude_none=True), WITHDRAWN: 0})
     snapshot = request.app.state.engine.snapshot
     known = snapshot is not None and 0 < snapshot.vocab.row(item_id) < len(snapshot.vocab.base)
-    return reply({"item_id": item_id, "release_knows": known, "request_id": request_id()})
+    return reply({"item_id": item_id, "release_knows": known, "request_id": request_id(request)})
 
 
 @v1.delete("/items/{item_id:id}", response_model=Withdrawn, tags=["items"])
 async def withdraw_item(request: Request, item_id: Annotated[Id, Path()]) -> Response:
     """Withdraw an item: it is not recommended any more, until it is put again. What people did with it stays."""
     await _restock(request, {"item_id": item_id, WITHDRAWN: 1})
-    return reply({"item_id": item_id, "request_id": request_id()})
+    return reply({"item_id": item_id, "request_id": request_id(request)})
 
 
 @v1.get("/releases", response_model=Releases, tags=["releases"])
@@ -299,7 +299,7 @@ def create_app(home: Home, settings: Settings) -> Api:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.metrics = Metrics()
-    app.front = Measured(Guard(Shortcut(app.routed, app, v1.routes), Keys(home.keys)), app.state.metrics)
+    app.front = Measured(Guard(Shortcut(app.routed, app, v1.routes), Keys(home.keys)), app.state.metrics, serving.access_log)
     app.state.exclude_seen = serving.exclude_seen
     app.state.rules = RulesFile(home.rules)
     app.include_router(v1)

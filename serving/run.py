@@ -23,12 +23,11 @@ from serving.api import Api, create_app
 from serving.embedded import end_with_parent, redis_address
 from serving.engine import Engine
 from serving.keys import Keys
+from serving.logs import set_up
 from serving.metrics import SHARED
 from serving.warm import warm
 
 _log = logging.getLogger("recsys.api")
-
-LOG = "%(levelname)s %(name)s: %(message)s"
 
 READY = 60
 """Seconds in which a worker must be ready."""
@@ -36,7 +35,7 @@ READY = 60
 
 def run(home: Home, settings: Settings, json: bool = False) -> None:
     """Serve one home until SIGINT or SIGTERM; print one line, or one line of JSON, once it is up."""
-    logging.basicConfig(level=logging.INFO, format=LOG)
+    set_up(settings.serving.log)
     _safe(settings.serving.host, Keys(home.keys))
     with _listen(settings.serving.host, settings.serving.port) as listener, redis_address(home, settings) as url:
         known = settings.model_copy(update={"serving": settings.serving.model_copy(update={"redis_url": url})})
@@ -49,6 +48,7 @@ def run(home: Home, settings: Settings, json: bool = False) -> None:
             http="httptools",
             lifespan="on",
             log_level="warning",
+            log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
@@ -79,7 +79,7 @@ class _Served:
 
     def __call__(self) -> Api:
         if multiprocessing.parent_process() is not None:
-            logging.basicConfig(level=logging.INFO, format=LOG)
+            set_up(self.settings.serving.log)
             end_with_parent()
         return create_app(self.home, self.settings)
 

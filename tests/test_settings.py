@@ -117,7 +117,7 @@ def test_the_configs_that_come_with_the_project_can_be_read() -> None:
 def test_every_setting_says_what_it_means() -> None:
     described = [name for name in ALL if len(field(name).description or "") > 10]
     assert described == ALL
-    assert len(ALL) == 43
+    assert len(ALL) == 46
 
 
 def field(name: str) -> Any:
@@ -226,8 +226,8 @@ def test_changing_a_setting_changes_what_is_learned(log: tuple[pa.Table, dict[st
 def test_changing_an_index_setting_changes_the_index() -> None:
     import numpy as np
 
-    vectors = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
-    kinds = [ItemIndex.build(vectors, np.zeros(400), "towers", limit, 0.9).faiss for limit in (1000, 100)]
+    vectors = np.random.default_rng(0).normal(size=(2000, 8)).astype(np.float32)
+    kinds = [ItemIndex.build(vectors, np.zeros(2000), "towers", limit, 0.9).faiss for limit in (3000, 100)]
     assert type(kinds[0]) is not type(kinds[1])
-    few, many = (ItemIndex.build(vectors, np.zeros(400), "towers", 100, recall).faiss for recall in (0.3, 1.0))
+    few, many = (ItemIndex.build(vectors, np.zeros(2000), "towers", 100, recall).faiss for recall in (0.3, 1.0))
     assert few.nprobe < many.nprobe  # type: ignore[attr-defined]

@@ -148,9 +148,9 @@ class Candidate:
         np.save(folder / "bias.npy", self.bias())
         pq.write_table(self._items(), folder / "items.parquet", compression="zstd")
         parent_index = ItemIndex.read(self.parent.folder, self.parent.manifest["towers"]) if self.parent else None
-        about = self.settings.index
-        people = askers(self.towers, self.memory.examples, vectors, QUESTIONS) if len(vectors) > about.exact_below else None
-        index = ItemIndex.build(found_at, self.bias(), towers, about.exact_below, about.min_recall, parent_index, people)
+        exact_below, min_recall = self.settings.index.exact_below, self.settings.index.min_recall
+        people = askers(self.towers, self.memory.examples, vectors, QUESTIONS) if len(vectors) > exact_below else None
+        index = ItemIndex.build(found_at, self.bias(), towers, exact_below, min_recall, parent_index, people)
         index.write(folder)
         self.neighbours.write(folder)
         self.fusion.write(folder)
