@@ -112,6 +112,7 @@ class Serving(_Section):
     )
     log: Literal["text", "json"] = Field("text", description="what is written to stderr: lines for people, or JSON for machines")
     access_log: bool = Field(False, description="write a line about every request: its id, route, status and milliseconds")
+    popular_hours: int = Field(6, ge=0, le=47, description="who is new sees what was liked in so many hours; 0: what the release knows")
     watch_seconds: float = Field(1.0, gt=0, description="how often to look for a new release")
 
 

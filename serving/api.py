@@ -40,6 +40,7 @@ from serving.engine import Engine
 from serving.guard import REFUSALS, Guard
 from serving.history import History
 from serving.keys import Keys
+from serving.lately import Lately
 from serving.messages import (
     BATCH,
     CURSOR,
@@ -186,6 +187,13 @@ async def why_not(
     return reply({"item_id": item_id, **found, "release": snapshot.id, "request_id": request_id(request), "degraded": degraded})
 
 
+@v1.get("/onboarding", response_model=Answer, tags=["recommend"])
+async def onboarding(request: Request, k: Annotated[K, Query()] = 20) -> Response:
+    """Return items to ask somebody about of whom nothing is known: popular now, and each unlike the others."""
+    snapshot = there_is_one(request)
+    return answered(snapshot, snapshot.onboarding(k), request_id(request))
+
+
 @v1.get("/items/{item_id:id}/similar", response_model=Answer, tags=["recommend"], responses={404: {"model": Problem}})
 async def similar(request: Request, item_id: Annotated[Id, Path()], k: Annotated[K, Query()] = 20) -> Response:
     """Return the items nearest to one."""
@@ -279,16 +287,18 @@ def create_app(home: Home, settings: Settings) -> Api:
             app.state.profiles = Profiles(wire, serving.tenant, serving.profile_events, serving.profile_days)
             app.state.together = Together(engine)
             await asyncio.to_thread(engine.refresh)
-            watch = asyncio.create_task(engine.watch())
+            tasks = [asyncio.create_task(engine.watch())]
+            if serving.popular_hours:
+                tasks.append(asyncio.create_task(Lately(engine, app.state.profiles, serving.popular_hours).watch()))
             gc.collect()
             gc.freeze()  # what is there now stays: to look through it again and again only makes people wait
             gc.set_threshold(20_000, 20, 50)
             try:
                 yield
             finally:
-                watch.cancel()
-                with suppress(asyncio.CancelledError):
-                    await watch
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 wire.close()
 
     app = Api(

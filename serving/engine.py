@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class Engine:
         self.watch_seconds = watch_seconds
         self.snapshot: Snapshot | None = None
         self._plain: Snapshot | None = None
+        self._cool: Snapshot | None = None
+        self._liked: Mapping[str, float] = {}
         self._stock: tuple[str, list[Path]] | None = None
         self._refused: tuple[str, int] | None = None
         self._one_at_a_time = threading.Lock()
@@ -53,10 +56,18 @@ class Engine:
                 return False
             stock = (after.id, self.catalogue.segments()) if self.catalogue else (after.id, [])
             if after is not before or stock != self._stock:
-                self.snapshot = self._stocked(after, stock)
+                self._cool = self._stocked(after, stock)
+                self.snapshot = self._cool.heated(self._liked) if self._liked else self._cool
             if after is not before:
                 _log.info("release %s is live", after.id)
             return after is not before
+
+    def heat(self, liked: Mapping[str, float]) -> None:
+        """Take in what was liked lately, item id -> how often."""
+        with self._one_at_a_time:
+            self._liked = liked
+            if self._cool is not None:
+                self.snapshot = self._cool.heated(liked) if liked else self._cool
 
     def put(self, row: dict[str, Any]) -> None:
         """Write a row into the catalogue and serve by it; raise OSError where it cannot be written."""

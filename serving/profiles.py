@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from zlib import crc32
 
@@ -28,11 +28,15 @@ RETRY_EVENTS = 1000
 STREAM_EVENTS = 200_000
 """Events that wait in one partition for the archiver; when it is full events are refused, for dropping one would lose it."""
 
+LATELY_HOURS = 48
+"""So old may an event be to count for what is liked lately."""
+
 MERGE = """
-local profile, seen, stream, gone = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local profile, seen, stream, gone, lately = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, now, time, member, event = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local profile_events, profile_seconds = tonumber(ARGV[6]), ARGV[7]
 local retry_events, retry_seconds, stream_events = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local liked, liked_seconds = ARGV[11], ARGV[12]
 if redis.call('ZSCORE', seen, id) then return 0 end
 if redis.call('XLEN', stream) >= stream_events then return redis.error_reply('FULL ' .. stream) end
 redis.call('ZADD', seen, now, id)
@@ -43,6 +47,10 @@ if member ~= '' and tonumber(time) > tonumber(redis.call('GET', gone) or '-1') t
   redis.call('ZADD', profile, time, member)
   redis.call('ZREMRANGEBYRANK', profile, 0, -profile_events - 1)
   redis.call('EXPIRE', profile, profile_seconds)
+end
+if liked ~= '' then
+  redis.call('ZINCRBY', lately, 1, liked)
+  redis.call('EXPIRE', lately, liked_seconds)
 end
 redis.call('XADD', stream, '*', 'event', event)
 return 1
@@ -131,6 +139,12 @@ class Profiles:
         """Return how many events wait in the streams for the archiver."""
         return sum(await self.wire.calls([("XLEN", stream_key(self.tenant, partition)) for partition in range(PARTITIONS)], within))
 
+    async def liked_lately(self, hours: Iterable[int], best: int) -> list[list[bytes]]:
+        """Return what was liked most in each partition and hour since 1970: item id, number, item id, number, ..."""
+        keys = [lately_key(self.tenant, partition, hour) for hour in hours for partition in range(PARTITIONS)]
+        found: list[list[bytes]] = await self.wire.calls([("ZREVRANGE", key, 0, best - 1, "WITHSCORES") for key in keys])
+        return found
+
     async def sign_in(self, session_id: str, user_id: str) -> int:
         """Move what a session did into the profile of the user who turned out to be behind it; return how many events were moved.
 
@@ -162,16 +176,29 @@ class Profiles:
             id = event.id
             kept = member(event) if event.event_type in events.PROFILE else b""
             stored = orjson.dumps(event if event.event_id else replace(event, event_id=id))
-            keys = profile_keys(self.tenant, event.owner)
-            commands.append(("EVALSHA", self._sha, 4, *keys, id, now, event.timestamp, kept, stored, *limits))
+            keys, hour = profile_keys(self.tenant, event.owner), event.timestamp // 3_600_000
+            late = event.event_type in events.POSITIVE and event.timestamp > now - LATELY_HOURS * 3_600_000
+            liked = (event.item_id if late else "", (LATELY_HOURS + 1) * 3600)
+            lately = lately_key(self.tenant, partition_of(event.owner), hour)
+            commands.append(("EVALSHA", self._sha, 5, *keys, lately, id, now, event.timestamp, kept, stored, *limits, *liked))
         return await self.wire.calls(commands)
 
 
 def profile_keys(tenant: str, owner: str) -> tuple[str, str, str, str]:
     """Return the keys of a person's profile, of the event ids merged into it, of their partition's stream, and of when it was deleted."""
-    partition = crc32(owner.encode()) % PARTITIONS
+    partition = partition_of(owner)
     tag = f"{{{tenant}:{partition}}}"
     return f"{tag}:profile:{owner}", f"{tag}:seen:{owner}", stream_key(tenant, partition), f"{tag}:gone:{owner}"
+
+
+def partition_of(owner: str) -> int:
+    """Return which partition somebody belongs to."""
+    return crc32(owner.encode()) % PARTITIONS
+
+
+def lately_key(tenant: str, partition: int, hour: int) -> str:
+    """Return the key of how often each item was liked by the people of a partition in one hour since 1970."""
+    return f"{{{tenant}:{partition}}}:lately:{hour}"
 
 
 def stream_key(tenant: str, partition: int) -> str:

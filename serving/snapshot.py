@@ -1,7 +1,7 @@
 """From histories to lists of items: one release in memory."""
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +45,12 @@ NEGATIVE = frozenset(events.CODE[name] for name in events.NEGATIVE)
 READ = frozenset(events.CODE[name] for name in events.HISTORY)
 
 NO_RULES = Rules()
+
+PRIOR = 100.0
+"""Likes that the popularity of a release counts for beside those of the last hours."""
+
+UNLIKE = 0.7
+"""How much it counts in onboarding that items are unlike each other (serving.arrange.diversified)."""
 
 REASONS = 10
 """Newest watched items that are asked what they say for a recommendation."""
@@ -103,7 +109,8 @@ class Snapshot:
     most popular first; lift (n + 1,): what the fused score of whoever has a history is multiplied by; kinds: how many events of each type
     the towers have learned from; scale: what turns the index's scores into logits; now: the newest event that the release has learned, ms.
     withdrawn (n + 1,) bool: what nobody is recommended any more, None where that is nothing; fingerprints: what cursors know items by,
-    sorted, and whose row each is. Behind the n items of the release, and not in its index, stand those that came since (`stocked`).
+    sorted, and whose row each is; cold: rows and scores for whom nothing is known, None where those are the popular ones. Behind the n items
+    of the release, and not in its index, stand those that came since (`stocked`).
     """
 
     id: str
@@ -131,6 +138,7 @@ class Snapshot:
     buckets: int
     folder: Path
     user_tower: onnxruntime.InferenceSession
+    cold: tuple[np.ndarray, np.ndarray] | None = None
 
     @cached_property
     def most_lift(self) -> float:
@@ -241,6 +249,18 @@ class Snapshot:
             fingerprints=(np.insert(self.fingerprints[0], place, values), np.insert(self.fingerprints[1], place, rows + late[:1].sum())),
         )
 
+    def heated(self, liked: Mapping[str, float]) -> "Snapshot":
+        """Return the same with what was liked lately, item id -> how often: it is shown to whom nothing is known of.
+
+        The release's own popularity counts as PRIOR likes more, so that a handful of taps does not make a hit.
+        """
+        rows = self.vocab.rows(liked)
+        share = PRIOR * self.share
+        np.add.at(share, rows, list(liked.values()))
+        share[0] = 0
+        order = 1 + (-share[1:]).argsort(kind="stable") if len(share) > 1 else NO_ROWS
+        return replace(self, cold=(order, share / max(float(share.max()), 1e-12)))
+
     def _warm(self) -> None:
         """Run every part once, so that the first request meets warm caches and a misfit shows now."""
         n, width = len(self.vocab) - 1, self.vectors.width
@@ -298,7 +318,10 @@ class Snapshot:
             found = self._alone(asked, k) if self.fusion is None else self._fused(asked, k)
             if len(found) < k and len(asked.disliked):
                 barred |= self._pushed(asked.disliked, np.arange(len(self.vectors))) == 0
-        if len(found) < k:
+        if asked is None and self.cold is not None:
+            order, score = self.cold
+            found = [(row, float(score[row]), "popular") for row in self._first(order, barred, k, 0).tolist()]
+        elif len(found) < k:
             barred[[row for row, _, _ in found]] = True
             rest = self._most_popular(barred, k - len(found), len(found)).tolist()
             found += [(row, float(self.popularity[row]), "popular") for row in rest]
@@ -510,6 +533,12 @@ class Snapshot:
         rows, scores = self._searched(self.prototypes[row], k, barred, 1, biased=False)
         return [self._item(*near, "tower") for near in zip(rows.tolist(), scores.tolist(), strict=True)]
 
+    def onboarding(self, k: int) -> list[dict[str, Any]]:
+        """Return `k` items to ask somebody about of whom nothing is known: popular ones, and each unlike the others."""
+        ranked = self.recommend([], min(10 * k, 500))
+        scores, rows = np.array([item["score"] for item in ranked]), self.vocab.rows(item["item_id"] for item in ranked)
+        return [ranked[place] for place in diversified(scores, self.vectors[rows], k, UNLIKE).tolist()]
+
     def _users(self, past: Sequence[Histories]) -> np.ndarray:
         """Run the user tower on what it reads of some histories, of one person each -> (B, d), zeros where there is nothing to read."""
         users, newest = np.zeros((len(past), self.vectors.width), np.float32), slice(-self.history, None)
@@ -612,10 +641,13 @@ class Snapshot:
 
     def _most_popular(self, barred: np.ndarray, k: int, few: int) -> np.ndarray:
         """Return the `k` most popular rows that may be recommended; `few`: how many of the popular ones are likely barred."""
-        head = self.popular[: k + few]
+        return self._first(self.popular, barred, k, few)
+
+    def _first(self, order: np.ndarray, barred: np.ndarray, k: int, few: int) -> np.ndarray:
+        head = order[: k + few]
         head = head[~barred[head]]
         if len(head) < k:
-            head = self.popular[~barred[self.popular]]
+            head = order[~barred[order]]
         return head[:k]
 
     def _searched(self, query: np.ndarray, depth: int, barred: np.ndarray, few: int, biased: bool = True) -> tuple[np.ndarray, np.ndarray]:
