@@ -29,6 +29,7 @@ from eval.run import Run
 from eval.timeline import Catalogue
 from recsys.catalogue import Catalogue as Items
 from recsys.errors import BadInput, nearest
+from recsys.events import counted, positive
 from recsys.files import locked, sha256, write_atomically
 from recsys.home import Home
 from recsys.intake import import_items, read_events
@@ -72,7 +73,7 @@ class Question:
             return protocols.ader(self.data[0], self.cycles)
         events, catalogue = _log(Home(self.home)) if self.home and not self.data else _files(self.data, self.items, step)
         return protocols.prequential(
-            events,
+            counted(events, positive(self.settings.data.positive)),
             self.window,
             self.train,
             self.cycles,

@@ -1,11 +1,13 @@
 """What happened: one schema for every room, and what each event type means."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from recsys.errors import BadInput, nearest
 
 EVENT_TYPES = ("impression", "click", "play", "watch", "complete", "like", "dislike", "skip", "add_to_list", "undo")
 """Append-only: the place of a type in this tuple is its code in batches and in the towers."""
@@ -38,6 +40,11 @@ IS_POSITIVE = np.array([name in POSITIVE for name in EVENT_TYPES])
 IS_HISTORY = np.array([name in HISTORY for name in EVENT_TYPES])
 UNDO = CODE["undo"]
 
+CountsAs = Mapping[str, float]
+"""Positive event type -> the least value with which it counts."""
+
+EVERYTHING: CountsAs = dict.fromkeys(sorted(POSITIVE, key=EVENT_TYPES.index), -np.inf)
+
 _KEYS = ("recsys-event-id0", "recsys-event-id1")  # pandas wants 16 bytes
 _IDENTITY = ("user_id", "session_id", "item_id", "timestamp", "event_type", "value")
 
@@ -50,6 +57,35 @@ def derive_event_ids(columns: pd.DataFrame) -> np.ndarray:
     frame = columns[list(_IDENTITY)].astype({"timestamp": "int64", "value": "float32"})
     halves = [pd.util.hash_pandas_object(frame, index=False, hash_key=key).to_numpy() for key in _KEYS]
     return np.array([f"{a:016x}{b:016x}" for a, b in zip(*halves, strict=True)], dtype=object)
+
+
+def positive(text: str) -> CountsAs:
+    """Read what counts as "more of this": types, joined by commas, each perhaps with a least value: "play, watch >= 0.5, like"."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, least = (word.strip() for word in part.partition(">="))
+        if name not in POSITIVE:
+            raise BadInput(f"{name!r} cannot count as positive; {nearest(name, EVERYTHING)}")
+        try:
+            found[name] = float(least) if least else -np.inf
+        except ValueError:
+            raise BadInput(f"{part.strip()!r}: write it like watch >= 0.5, a share from 0 to 1") from None
+    return found
+
+
+def counted(table: pa.Table, counts: CountsAs) -> pa.Table:
+    """Return events with those that do not count as positive turned into impressions, which say nothing about taste.
+
+    One without a value counts: nobody knows that it was little. An undo takes back the newest event that counts.
+    """
+    if counts == EVERYTHING or not len(table):
+        return table
+    kind, value = table["event_type"], pc.fill_null(table["value"], np.inf)
+    idle = pc.and_(pc.is_in(kind, value_set=pa.array(sorted(POSITIVE))), pc.invert(pc.is_in(kind, value_set=pa.array(sorted(counts)))))
+    for name, least in counts.items():
+        idle = pc.or_(idle, pc.and_(pc.equal(kind, name), pc.less(value, least)))
+    place = table.column_names.index("event_type")
+    return table.set_column(place, table.schema.field(place), pc.if_else(idle, "impression", kind))
 
 
 def taken_back(what: Iterable[Hashable], undo: Iterable[bool]) -> list[int]:

@@ -22,7 +22,22 @@ class Data(_Section):
     """How events become sessions and histories."""
 
     session_gap: float = Field(1800.0, gt=0, description="seconds of silence that end a session where the log has no session ids")
+    positive: str = Field(
+        "click, play, watch, complete, like, add_to_list",
+        description='what says "more of this", each perhaps from a value on, such as "play, watch >= 0.5, like": the rest says nothing',
+    )
     history: int = Field(50, ge=2, le=500, description="newest events of a person that the user tower sees")
+
+    @field_validator("positive")
+    @classmethod
+    def _readable(cls, text: str) -> str:
+        from recsys.events import positive  # brings pandas, which nobody waits for who only asks for help
+
+        try:
+            positive(text)
+        except BadInput as error:
+            raise ValueError(str(error)) from None
+        return text
 
 
 class Model(_Section):

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recsys.catalogue import WITHDRAWN
 from recsys.errors import BadInput, nearest
+from recsys.events import positive
 from recsys.home import Home
 from recsys.settings import Settings
 from serving.answers import (
@@ -284,7 +285,9 @@ def create_app(home: Home, settings: Settings) -> Api:
         with redis_address(home, settings) as url:
             wire = Wire(url)
             engine = app.state.engine = Engine(home.releases, serving.watch_seconds, home.items)
-            app.state.profiles = Profiles(wire, serving.tenant, serving.profile_events, serving.profile_days)
+            app.state.profiles = Profiles(
+                wire, serving.tenant, serving.profile_events, serving.profile_days, positive(settings.data.positive)
+            )
             app.state.together = Together(engine)
             await asyncio.to_thread(engine.refresh)
             tasks = [asyncio.create_task(engine.watch())]

@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from recsys import events
 from recsys.errors import RecsysError
+from recsys.events import CountsAs
 from serving.history import Event, History
 from serving.wire import Wire, Word
 
@@ -92,11 +93,12 @@ class Profiles:
     A profile is a sorted set by time, then event id: whatever order events arrive in, the newest `limit` of them stay.
     """
 
-    def __init__(self, wire: Wire, tenant: str, limit: int = 200, days: float = 180.0):
+    def __init__(self, wire: Wire, tenant: str, limit: int = 200, days: float = 180.0, counts: CountsAs = events.EVERYTHING):
         self.wire = wire
         self.tenant = tenant
         self.limit = limit
         self.seconds = max(1, int(days * 86_400))
+        self.counts = None if counts == events.EVERYTHING else counts
         self._sha = hashlib.sha1(MERGE.encode()).hexdigest()
 
     async def merge(self, batch: Sequence[Event]) -> list[bool]:
@@ -119,9 +121,17 @@ class Profiles:
         found = await self.wire.call("ZRANGE", profile_keys(self.tenant, owner)[0], 0, -1, "WITHSCORES", within=within)
         if not found:
             return History([], [], [])
-        told = orjson.loads(b"[" + b",".join(found[::2]) + b"]")
-        code = events.CODE
-        return History([one[2] for one in told], [code[one[1]] for one in told], [int(time) for time in found[1::2]]).standing()
+        told, times, code = orjson.loads(b"[" + b",".join(found[::2]) + b"]"), map(int, found[1::2]), events.CODE
+        if self.counts is None:
+            return History([one[2] for one in told], [code[one[1]] for one in told], list(times)).standing()
+        rows = [(item, code[kind], time) for (_, kind, item, value), time in zip(told, times, strict=True) if self._counts(kind, value)]
+        return History(*(list(column) for column in zip(*rows, strict=True))).standing() if rows else History([], [], [])
+
+    def _counts(self, kind: str, value: float | None) -> bool:
+        """Say whether an event says anything about taste: recsys.events.counted."""
+        if self.counts is None or kind not in events.POSITIVE:
+            return True
+        return kind in self.counts and (value is None or value >= self.counts[kind])
 
     async def log(self, batch: Sequence[Event], within: float = 2.0) -> None:
         """Put events of one person into the stream that belong to no profile, such as what they were shown: all or none of them.
@@ -177,7 +187,8 @@ class Profiles:
             kept = member(event) if event.event_type in events.PROFILE else b""
             stored = orjson.dumps(event if event.event_id else replace(event, event_id=id))
             keys, hour = profile_keys(self.tenant, event.owner), event.timestamp // 3_600_000
-            late = event.event_type in events.POSITIVE and event.timestamp > now - LATELY_HOURS * 3_600_000
+            late = event.event_type in events.POSITIVE and self._counts(event.event_type, event.value)
+            late = late and event.timestamp > now - LATELY_HOURS * 3_600_000
             liked = (event.item_id if late else "", (LATELY_HOURS + 1) * 3600)
             lately = lately_key(self.tenant, partition_of(event.owner), hour)
             commands.append(("EVALSHA", self._sha, 5, *keys, lately, id, now, event.timestamp, kept, stored, *limits, *liked))

@@ -109,8 +109,8 @@ class Snapshot:
     most popular first; lift (n + 1,): what the fused score of whoever has a history is multiplied by; kinds: how many events of each type
     the towers have learned from; scale: what turns the index's scores into logits; now: the newest event that the release has learned, ms.
     withdrawn (n + 1,) bool: what nobody is recommended any more, None where that is nothing; fingerprints: what cursors know items by,
-    sorted, and whose row each is; cold: rows and scores for whom nothing is known, None where those are the popular ones. Behind the n items
-    of the release, and not in its index, stand those that came since (`stocked`).
+    sorted, and whose row each is; cold: rows and scores for whom nothing is known, None where those are the popular ones. Behind the n
+    items of the release, and not in its index, stand those that came since (`stocked`).
     """
 
     id: str

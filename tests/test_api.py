@@ -35,7 +35,7 @@ except RecsysError as error:
 
 
 def start(home: Path, **options: Any) -> subprocess.Popen[str]:
-    overrides = {f"serving.{name}": value for name, value in options.items()}
+    overrides = {name.replace("__", ".") if "__" in name else f"serving.{name}": value for name, value in options.items()}
     command = [sys.executable, "-c", SERVE, str(home), repr(overrides)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -9,7 +9,7 @@ import torch
 from recsys.again import Again
 from recsys.batches import IMAGINED, Batches, Examples, ItemCounts
 from recsys.errors import BadInput
-from recsys.events import EVENT_TYPES
+from recsys.events import EVENT_TYPES, counted, positive
 from recsys.fusion import Fusion
 from recsys.losses import Candidates, NextItem
 from recsys.neighbours import Neighbours
@@ -39,6 +39,7 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
     """
     seed = settings.training.seed
     torch.manual_seed(seed)
+    events = counted(events, positive(settings.data.positive))
     vocab = Vocabulary(items_in(events))
     sessions = sessionise(events, vocab, settings.data.session_gap)
     liked, moment = sessions.positive, np.zeros(len(sessions), np.int16)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from recsys.catalogue import Catalogue
 from recsys.errors import BadInput
+from recsys.events import counted, positive
 from recsys.home import Home
 from recsys.intake import Intake, read_events, read_items
 from recsys.log import Log
@@ -72,7 +73,9 @@ class Recommender:
         candidate, vectors = self._candidate()
         table = Log(self.home.log).read()
         table = table.filter(pc.is_in(table["user_id"], value_set=pa.array(users, pa.string())))
-        sessions = sessionise(_with_a_last_event(table, users), candidate.vocab, candidate.settings.data.session_gap)
+        data = candidate.settings.data
+        table = _with_a_last_event(counted(table, positive(data.positive)), users)
+        sessions = sessionise(table, candidate.vocab, data.session_gap)
         at = sessions.start[1:] - 1  # the made-up last event of each user: everything real lies before it
         past = histories(sessions, at, candidate.settings.serving.profile_events)
         listed: dict[str, pd.DataFrame] = {}

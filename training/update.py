@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import torch
 
 from recsys.batches import Batches
+from recsys.events import counted, positive
 from recsys.progress import Step, silent
 from recsys.sessions import sessionise
 from recsys.settings import Settings
@@ -34,6 +35,7 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     number = parent.number + 1
     seed = settings.training.seed + 1000 * number
     torch.manual_seed(seed)
+    new, past = (counted(table, positive(settings.data.positive)) for table in (new, past))
     vocab = parent.vocab.grow(items_in(new))
     sessions = sessionise(pa.concat_tables([past, new]), vocab, settings.data.session_gap)
     is_new = sessions.place >= len(past)
