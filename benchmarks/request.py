@@ -9,52 +9,49 @@ from benchmarks.world import NOW, popular_first, release
 from recsys import fusion
 from recsys.events import CODE
 from recsys.sessions import Histories, gap_buckets
-from serving.history import Event
-from serving.snapshot import NO_ROWS, NOTHING, Asked, Snapshot
+from serving.history import History
+from serving.snapshot import Ask, Snapshot
+from serving.together import MOST
 
-ITEMS, HISTORY, K, PEOPLE = 20_000, 50, 20, 200_000
+ITEMS, DIM, HISTORY, K, PEOPLE = 200_000, 64, 50, 20, 200_000
 
 
 def run(quick: bool = False) -> list[Figure]:
-    """Time Snapshot.recommend and, after each answer, its parts on the same history: user tower, neighbours, index search, fuse."""
-    times, people, rng = (200, 5_000, np.random.default_rng(0)) if quick else (3000, PEOPLE, np.random.default_rng(0))
+    """Time Snapshot.recommend and, after each answer, its parts on the same history: user tower, neighbours, index search."""
+    times, items, people, rng = (200, 5_000, 5_000, np.random.default_rng(0)) if quick else (3000, ITEMS, PEOPLE, np.random.default_rng(0))
     with scratch() as folder:
-        snapshot = Snapshot.load(release(folder, rng, ITEMS, people))
-        whole, tower, votes, search, fuse = np.zeros((5, times))
+        snapshot = Snapshot.load(release(folder, rng, items, people, DIM))
+        whole, tower, votes, search = np.zeros((4, times))
+        asks = []
         for n in range(times):
-            rows = popular_first(rng, HISTORY, ITEMS)
+            rows = popular_first(rng, HISTORY, items)
             time = NOW + np.arange(HISTORY) * 600_000
-            history = [Event(f"i{row}", "play", at) for row, at in zip(rows.tolist(), time.tolist(), strict=True)]
+            asks.append(Ask(History([f"i{row}" for row in rows.tolist()], [CODE["play"]] * HISTORY, time.tolist()), K))
             past = Histories(np.array([0, HISTORY]), rows, np.full(HISTORY, CODE["play"]), time)
-            out, feed, now = np.unique(rows), _feed(snapshot, rows, time), time[-1:]
-            barred = np.zeros(ITEMS + 1, bool)
-            barred[[0, *out]] = True
+            feed, now, wanted = _feed(snapshot, rows, time), time[-1:], fusion.BEST + HISTORY
             moments = [perf_counter()]
-            answer = snapshot.recommend(history, K)
+            answer = snapshot.recommend_many(asks[-1:])[0]
             moments.append(perf_counter())
             user = snapshot.user_tower.run(["user"], feed)[0]
             moments.append(perf_counter())
             snapshot.neighbours.votes(past, now)
             moments.append(perf_counter())
-            snapshot.index.search(user, max(K, fusion.BEST) + len(out))
+            snapshot.index.search(user, wanted)
             moments.append(perf_counter())
-            found = snapshot._fused(Asked(user[0], past, NOTHING, NO_ROWS, barred, len(out)), K)  # asks neighbours and index again
-            moments.append(perf_counter())
-            whole[n], tower[n], votes[n], search[n], fuse[n] = np.diff(moments) * 1000
-            fuse[n] -= votes[n] + search[n]
-            assert [item["item_id"] for item in answer] == [f"i{row}" for row, _, _ in found]
+            whole[n], tower[n], votes[n], search[n] = np.diff(moments) * 1000
             assert len(answer) == K
-    parts = (np.median(part) for part in (tower, votes, search, fuse))
-    alone = "user tower {:.3f} + neighbours {:.3f} + search {:.3f} ms; to fuse them {:.3f}".format(*parts)
+        together = []
+        for first in range(0, times - MOST, MOST):
+            began = perf_counter()
+            snapshot.recommend_many(asks[first : first + MOST])
+            together.append((perf_counter() - began) * 1000 / MOST)
+    alone = "user tower {:.3f} + neighbours {:.3f} + search {:.3f} ms".format(*(np.median(part) for part in (tower, votes, search)))
+    parts, what = tower + votes + search, f"{HISTORY} events, {items:,} items, d={DIM}, {people:,} neighbours"
+    p50, p99 = (float(np.percentile(parts, p)) for p in (50, 99))
     return [
-        Figure(
-            f"recommend, p{p}: {HISTORY} events, {ITEMS:,} items, d={snapshot.vectors.width}, {people:,} neighbours",
-            float(np.percentile(whole, p)),
-            "ms",
-            float(np.percentile(tower + votes + search, p)),
-            alone if p == 50 else "the same",
-        )
-        for p in (50, 99)
+        Figure(f"recommend, p50: {what}", float(np.median(whole)), "ms", p50, alone),
+        Figure("the same, p99", float(np.percentile(whole, 99)), "ms", p99, "the same"),
+        Figure(f"the same, {MOST} people at once, each", float(np.median(together)), "ms", p50, "the same, one by one"),
     ]
 
 

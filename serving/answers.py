@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -83,8 +82,9 @@ async def page(
     if wish.explain:
         for item, reasons in zip(items, snapshot.because(past, items, exclude_seen=exclude_seen, shown=shown, **rules), strict=True):
             item["because"] = reasons
-    metrics.items_from(Counter(item["source"] for item in items))
-    shown = np.concatenate([shown, cursors.fingerprints(item["item_id"] for item in items)])
+    metrics.items_from(items)
+    now_shown = cursors.fingerprints([item["item_id"] for item in items])
+    shown = np.concatenate([shown, now_shown]) if len(shown) else now_shown
     more = len(items) == k and len(shown) <= cursors.SHOWN
     return items, answered(snapshot, items, request_id, degraded, cursors.encode(asked, shown) if more else None)
 

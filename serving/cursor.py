@@ -17,7 +17,7 @@ SHOWN = 1000
 
 def fingerprints(ids: Iterable[str]) -> np.ndarray:
     """Return a number of 32 bits for each item id, (n,) uint32. Of a million items some share one: then the other is passed over too."""
-    return np.fromiter((crc32(id.encode("utf-8", "surrogatepass")) for id in ids), np.uint32)
+    return np.array([crc32(id.encode("utf-8", "surrogatepass")) for id in ids], np.uint32)
 
 
 def question(**asked: object) -> int:

@@ -2,8 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from time import perf_counter, time
 from typing import Any
 from uuid import uuid4
@@ -52,23 +51,22 @@ class Metrics:
             self._children[key] = of.labels(*labels)
         return self._children[key]
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> "_Stage":
         """Time a part of a recommendation."""
-        began = perf_counter()
-        try:
-            yield
-        finally:
-            self.child(self.stages, name).observe(perf_counter() - began)
+        return _Stage(self.child(self.stages, name))
 
     def event(self, event_type: str) -> None:
         """Count an event that was taken in."""
         self.child(self.events, event_type).inc()
 
-    def items_from(self, sources: Mapping[str, int]) -> None:
+    def items_from(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Count recommended items by who spoke for them."""
-        for source, count in sources.items():
-            self.child(self.sources, source).inc(count)
+        count: dict[str, int] = {}
+        for item in items:
+            source = item["source"]
+            count[source] = count.get(source, 0) + 1
+        for source, number in count.items():
+            self.child(self.sources, source).inc(number)
 
     def page(self, snapshot: Snapshot | None, waiting: int | None) -> bytes:
         """Write everything the way Prometheus reads it: what all workers of this server counted, and how things stand now.
@@ -80,6 +78,21 @@ class Metrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
         return generate_latest(registry) + generate_latest(_Now(snapshot, waiting))
+
+
+class _Stage:
+    """A part that is timed: a class, for this runs in every request."""
+
+    __slots__ = ("began", "times")
+
+    def __init__(self, times: Any):
+        self.times = times
+
+    def __enter__(self) -> None:
+        self.began = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.times.observe(perf_counter() - self.began)
 
 
 class _Now:

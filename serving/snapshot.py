@@ -46,6 +46,9 @@ READ = frozenset(events.CODE[name] for name in events.HISTORY)
 
 NO_RULES = Rules()
 
+SHORT = 40
+"""Of neighbours and popularity at least so many are looked at; of the towers as many as their probabilities are taken among."""
+
 PRIOR = 100.0
 """Likes that the popularity of a release counts for beside those of the last hours."""
 
@@ -500,7 +503,7 @@ class Snapshot:
             with np.errstate(divide="ignore"):
                 pull += np.log(self._pushed(asked.disliked, rows))
             return self.prototypes[rows] @ asked.user + self.bias[rows] + pull / self.scale
-        known, score, _, _ = self._judged(asked, fusion.BEST, rows)
+        known, score, _, _ = self._judged(asked, fusion.BEST, fusion.BEST, rows)
         return score[np.searchsorted(known, rows)]
 
     def _shown(self, shown: np.ndarray) -> np.ndarray:
@@ -587,25 +590,28 @@ class Snapshot:
         Asked are the best of each. Who is in none of these lists has no votes, and at most what the last of the others have: while that
         might be enough (Fagin's threshold algorithm, PODS 2001) the lists are taken longer.
         """
-        depth = max(k, fusion.BEST)
+        depth, short = max(k, fusion.BEST), max(2 * k, SHORT)
         while True:
-            rows, score, by_expert, limit = self._judged(asked, depth)
+            rows, score, by_expert, limit = self._judged(asked, depth, short)
             best = (-score).argsort(kind="stable")[:k]  # of equals the lowest row
             best = best[score[best] > 0]
             if depth >= len(self.popular) or (len(best) == k and score[best[-1]] > limit):
                 source = by_expert[:, best].argmax(axis=0).tolist()
                 found = zip(rows[best].tolist(), score[best].tolist(), source, strict=True)
                 return [(row, worth, SOURCES[who]) for row, worth, who in found]
-            depth *= 4
-            asked.nearest = self._best(asked, depth)[0]
+            if short < depth:
+                short = depth
+            else:
+                depth = short = 4 * depth
+                asked.nearest = self._best(asked, depth)[0]
 
-    def _judged(self, asked: Asked, depth: int, more: np.ndarray = NO_ROWS) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    def _judged(self, asked: Asked, depth: int, short: int, more: np.ndarray = NO_ROWS) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """Return rows (C,), `more` among them, their scores (C,), which are 0 for near copies of what is disliked, what of them each expert
         says (3, C), and the most that any other row can have.
         """
         assert self.fusion is not None
         weights = self.fusion.of(np.array([len(asked.past.item)]))[0]
-        rows, by_expert, limit = self._opinions(asked, weights, depth, more)
+        rows, by_expert, limit = self._opinions(asked, weights, depth, short, more)
         if len(asked.had.item):
             by_expert[:, np.searchsorted(rows, asked.had.item)] *= self.again.factors(asked.had)[2]
         score = by_expert.sum(axis=0)
@@ -615,16 +621,18 @@ class Snapshot:
             score *= self._pushed(asked.disliked, rows)
         return rows, score, by_expert, limit * self.most_lift
 
-    def _opinions(self, asked: Asked, weights: np.ndarray, depth: int, more: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return rows (C,), ascending, what towers, neighbours and popularity say for each (3, C), and the most any other row can have.
+    def _opinions(
+        self, asked: Asked, weights: np.ndarray, depth: int, short: int, more: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return rows (C,), ascending, what towers, neighbours and popularity say for each (3, C), and the most another can have.
 
-        Looked at are the best `depth` of each expert, and what somebody had.
+        Looked at are the best `depth` of the towers and `short` of the others, and what somebody had.
         """
-        popular = self._most_popular(asked.barred, depth, asked.few)
+        popular = self._most_popular(asked.barred, short, asked.few)
         others = np.concatenate([asked.had.item, more]) if len(asked.had.item) or len(more) else NO_ROWS
         return opinions(
             asked.nearest[:depth], asked.voted, asked.vote, popular, others,
-            self.prototypes.base, self.prototypes.more, self.bias, self.share, asked.user, self.scale, weights, depth,
+            self.prototypes.base, self.prototypes.more, self.bias, self.share, asked.user, self.scale, weights, short,
         )  # fmt: skip
 
     def _best(self, asked: Asked, depth: int) -> tuple[np.ndarray, np.ndarray]:

@@ -336,6 +336,7 @@ def test_openapi_names_every_route_and_answer(api):
         ("get", "/v1/why-not/{user_id}/{item_id}"),
         ("post", "/v1/recommend"),
         ("get", "/v1/items/{item_id}/similar"),
+        ("get", "/v1/onboarding"),
         ("put", "/v1/items/{item_id}"),
         ("delete", "/v1/items/{item_id}"),
         ("post", "/v1/users/{user_id}/merge"),
