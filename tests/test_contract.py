@@ -22,6 +22,7 @@ OPERATIONS = [
     "POST /v1/recommend",
     "GET /v1/why-not/{user_id}/{item_id}",
     "GET /v1/items/{item_id}/similar",
+    "GET /v1/onboarding",
     "PUT /v1/items/{item_id}",
     "DELETE /v1/items/{item_id}",
     "GET /v1/releases",
