@@ -166,18 +166,20 @@ class Neighbours:
             by_item = sparse.csr_array((code, item, start), shape=shape).tocsc()  # a counting sort, which keeps the order
             index = {"ended": time[start[1:] - 1], "posting": by_item.indptr.astype(np.int64), "code": by_item.data}
         self.ended, self.posting, self.code = index["ended"], index["posting"], index["code"]
+        self._where = voting.seal(self.posting), voting.seal(self.code)
+        self._who = tuple(map(voting.seal, (self.start, self.ended, self.owner, self.item, self.time)))
 
     def _block(self, histories: Histories, now: np.ndarray, owner: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         query, back, item = self._asking(histories)
         known = self.posting[item + 1] - self.posting[item]
         weight = np.zeros((len(histories), 1 << (self._line - self._back)))
         weight[query, back] = self._fade[back] * np.log1p(len(self) / np.maximum(1, known)) ** self.rarity
-        keys = voting.occurrences(query, back, item, self.posting, self.code, self.candidates, self._line, self._back)
+        keys = voting.occurrences(query, back, item, *self._where, self.candidates, self._line, self._back)
         keys.sort()
-        keys, vote = voting.votes(
-            keys, weight, now, NOBODY if owner is None else owner, self.start, self.ended, self.owner, self.item, self.time,
-            self._share, self._shrink, self.nearest, float(self.days), self._line, self._back,
-        )  # fmt: skip
+        now, whose = now.astype(np.int64), NOBODY if owner is None else owner.astype(np.uint64)
+        keys, vote = voting.votes(  # type: ignore[call-arg]
+            keys, weight, now, whose, *self._who, self._share, self._shrink, self.nearest, float(self.days), self._line, self._back
+        )
         keys.sort()
         return voting.summed(keys, vote)
 
@@ -188,7 +190,7 @@ class Neighbours:
         length = histories.start[1:] - begin
         query = np.repeat(np.arange(len(histories)), length)
         back = np.repeat(histories.start[1:] - 1, length) - place
-        item = histories.item[place]
+        item = histories.item[place].astype(np.int64)
         known = (item < len(self.posting) - 1) & IS_POSITIVE[histories.kind[place]]
         return query[known], back[known], item[known]
 

@@ -1,7 +1,8 @@
 """The inner loops of the instance memory, compiled by numba: who is near a history, and what they vote for.
 
-Compiled once on a machine and kept beside this file, or in numba's own folder where that cannot be written. Between two of these loops the
-keys are sorted by numpy, which is far better at it.
+Compiled once on a machine and kept beside this file, or in numba's own folder where that cannot be written; for one type of each argument,
+which is why callers `seal` what is theirs: an array that may be written to is another type. Between two of these loops numpy, which is far
+better at it, sorts the keys.
 """
 
 # mypy: allow-untyped-defs
@@ -9,6 +10,13 @@ import numpy as np
 from numba import njit
 
 DAY = 86_400_000.0
+
+
+def seal(array: np.ndarray) -> np.ndarray:
+    """Return a view of an array that cannot be written to, which is how one in a file comes."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @njit(cache=True, nogil=True)

@@ -27,6 +27,7 @@ from recsys.neighbours import Neighbours
 from recsys.registry import FORMAT, Release
 from recsys.sessions import Histories, gap_buckets, ranges
 from recsys.vocab import Vocabulary
+from recsys.voting import seal
 from serving.arrange import POOL, diversified, explored
 from serving.cursor import fingerprints
 from serving.history import Event, History
@@ -187,10 +188,10 @@ class Snapshot:
             titles=[None, *items["title"].to_pylist()],
             vectors=Rows(_mapped(release.file("vectors.npy")), none),
             prototypes=Rows(_mapped(release.file("prototypes.npy")), none),
-            bias=_mapped(release.file("bias.npy")),
+            bias=seal(_mapped(release.file("bias.npy"))),
             popular=1 + np.argsort(-count[1:], kind="stable"),
             popularity=count / max(count.max(), 1e-9),
-            share=count / max(count.sum(), 1e-12),
+            share=seal(count / max(count.sum(), 1e-12)),
             lift=fusion.lifts(first, now, config["neighbours"]["fresh"]),
             index=ItemIndex.read(release.folder, towers=release.manifest["towers"], mapped=True),
             neighbours=Neighbours.read(release.folder),
@@ -233,7 +234,7 @@ class Snapshot:
         place = np.searchsorted(self.fingerprints[0], values)
 
         def behind(numbers: np.ndarray, value: float) -> np.ndarray:
-            return np.concatenate([numbers, np.full(len(come), value, numbers.dtype)]) if come else numbers
+            return seal(np.concatenate([numbers, np.full(len(come), value, numbers.dtype)])) if come else numbers
 
         late = np.arange(len(self.vectors.base), len(vocab))
         return replace(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from recsys.vocab import Vocabulary
+from recsys.voting import seal
 
 
 class Names:
@@ -35,7 +36,7 @@ class Rows:
     """A table (n, d), mapped from a file, with more rows (m, d) behind it; asked by row numbers."""
 
     def __init__(self, base: np.ndarray, more: np.ndarray):
-        self.base, self.more = base, more
+        self.base, self.more = seal(base), seal(more)
 
     def __len__(self) -> int:
         return len(self.base) + len(self.more)

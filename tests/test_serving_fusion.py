@@ -5,13 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from worlds import DAY, NOW
 
+from recsys import voting
 from recsys.again import TRIED as TRIED_AGAIN
 from recsys.again import Again
 from recsys.batches import ItemCounts
+from recsys.catalogue import SCHEMA, merge
 from recsys.events import CODE, EVENT_TYPES, IS_POSITIVE
 from recsys.fusion import LENGTHS, TRIED, Fusion
 from recsys.neighbours import Neighbours
@@ -21,8 +24,9 @@ from recsys.sessions import Histories, Sessions
 from recsys.settings import Settings, load_settings
 from recsys.towers import Towers
 from recsys.vocab import Vocabulary
-from serving.history import Event
-from serving.snapshot import Snapshot
+from serving.history import Event, History
+from serving.opinions import opinions
+from serving.snapshot import Ask, Snapshot
 from training.candidate import Candidate
 from training.memory import Memory
 from training.prototypes import Prototypes
@@ -159,6 +163,29 @@ def test_it_holds_for_a_large_catalogue_where_towers_are_sharp(seed: int, publis
     for length in (1, 4, 20):
         for k in (10, 150):
             same_list(made, snapshot, [Event("i3", "play", NOW - 5 * DAY), *life(items, length, rng)], k, exclude_seen=True)
+
+
+def test_nothing_is_compiled_while_people_wait(publish: Callable[[Candidate], Release]) -> None:
+    """Each inner loop for one type of each argument, whatever is asked of whom: another would take seconds in somebody's request."""
+    items, rng = 300, np.random.default_rng(3)
+    made = candidate(3, items, people=100)
+    snapshot = Snapshot.load(publish(made))
+    some = life(items, 5, rng)
+    put = pa.Table.from_pylist([{"item_id": "late", "title": "Late", "genres": ["Drama"], "withdrawn": 0}])
+    for one in (snapshot, snapshot.stocked(merge([SCHEMA.empty_table(), put])), snapshot.heated({"i3": 5.0})):
+        for exclude_seen in (True, False):
+            one.recommend(some, 20, exclude_seen)
+            one.recommend(some, 200, exclude_seen, include_items=[f"i{n}" for n in range(1, 150)])
+            one.recommend([*some, Event("i9", "dislike", NOW)], 20, exclude_seen)
+        one.because(some, one.recommend(some, 3))
+        one.recommend_many([Ask(History.of(life(items, n, rng)), 20) for n in (1, 9, 3)])
+    for memory in (made.neighbours, snapshot.neighbours):
+        for kind in (np.int32, np.int64):
+            past = Histories(np.array([0, 2]), np.array([1, 2], kind), np.array([2, 2], np.int8), np.array([NOW - 1, NOW]))
+            memory.votes(past, np.array([NOW]))
+            memory.votes(past, np.array([NOW]), np.array([7], np.uint64))
+    for loop in (voting.occurrences, voting.votes, voting.summed, opinions):
+        assert len(loop.signatures) == 1, loop
 
 
 @pytest.mark.parametrize("fresh", [3.0, 0.2])
