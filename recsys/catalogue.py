@@ -123,7 +123,7 @@ def _common(types: set[pa.DataType]) -> pa.DataType:
 
 def _cast(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_list(column.type) and pa.types.is_string(type):
-        return pc.binary_join(column, "|")
+        return pc.binary_join(column.cast(pa.list_(pa.string())), "|")  # an empty list is one of nothing at all
     return column.cast(type)
 
 

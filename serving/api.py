@@ -211,7 +211,10 @@ async def put_item(request: Request, item_id: Annotated[Id, Path()], body: ItemI
 
     What is left out stays as it was.
     """
-    await _restock(request, {"item_id": item_id, **body.model_dump(exclude_none=True), WITHDRAWN: 0})
+    told, snapshot = body.model_dump(exclude_none=True), request.app.state.engine.snapshot
+    if snapshot is not None:
+        told = {column: snapshot.shelf.fitting(column, value) for column, value in told.items()}
+    await _restock(request, {"item_id": item_id, **told, WITHDRAWN: 0})
     snapshot = request.app.state.engine.snapshot
     known = snapshot is not None and 0 < snapshot.vocab.row(item_id) < len(snapshot.vocab.base)
     return reply({"item_id": item_id, "release_knows": known, "request_id": request_id(request)})

@@ -43,6 +43,18 @@ class Shelf:
         """What can be filtered by."""
         return sorted(self.table.column_names) if self.table is not None else []
 
+    def fitting(self, column: str, value: Any) -> Any:
+        """Return a value as a column holds it; raise BadInput where that would turn what is known of all other items into texts."""
+        if self.table is None or column not in self.table.column_names:
+            return value
+        kind = self.table[column].type
+        if pa.types.is_list(kind):
+            return value if isinstance(value, list) else [str(value)]
+        numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        if isinstance(value, list) or (numbers and not isinstance(value, (int, float))):
+            raise BadInput(f"{column}: this column holds {'numbers' if numbers else 'texts'}, one an item; got {str(value)[:80]!r}")
+        return value
+
     def let_through(self, filters: Filters) -> np.ndarray:
         """Return which rows meet all of it, (n,) bool, not to be written to; raise BadInput on what makes no sense."""
         key = json.dumps(filters, sort_keys=True, default=str)

@@ -80,3 +80,15 @@ def test_a_row_of_the_catalogue_becomes_content_features(catalogue: Catalogue) -
     items = catalogue.items()
     assert len(features(items["a"], 1 << 30)) == 4  # heat, 1995, crime, year
     assert len(features(items["b"], 1 << 30)) == 1
+
+
+def test_a_text_a_list_and_an_empty_list_in_one_column_leave_the_rest_readable(tmp_path):
+    catalogue = Catalogue(tmp_path)
+    for n, cast in enumerate((["Pacino", "De Niro"], "Streep", [], 7)):
+        catalogue.put(pa.Table.from_pylist([{"item_id": f"i{n}", "title": f"t{n}", "cast": cast}]))
+    assert [(row["item_id"], row["title"], row["cast"]) for row in catalogue.read().to_pylist()] == [
+        ("i0", "t0", "Pacino|De Niro"),
+        ("i1", "t1", "Streep"),
+        ("i2", "t2", ""),
+        ("i3", "t3", "7"),
+    ]

@@ -173,6 +173,14 @@ def test_over_http_in_two_servers_and_over_a_restart(tmp_path: Path) -> None:
         api.post("/v1/events", json=event("ann", "i3"))
         assert api.put("/v1/items/a new/one", json={"title": "Heat 2", "year": 2026, "cast": ["Pacino"]}).json()["release_knows"] is False
         assert not withdrawn_or_not(api, "a new/one")
+        refused = api.put("/v1/items/another", json={"title": "Heat 3", "year": "soon"})
+        assert (refused.status_code, refused.json()["detail"]) == (422, "year: this column holds numbers, one an item; got 'soon'")
+        assert api.put("/v1/items/another", json={"cast": "Pacino", "year": 2027.5}).status_code == 200
+        refused = api.put("/v1/items/another", json={"year": ["2027"]})
+        assert (refused.status_code, refused.json()["detail"]) == (422, "year: this column holds numbers, one an item; got \"['2027']\"")
+        alone = api.get("/v1/recommend/ann", params={"filters": '{"cast": {"any": ["Pacino"]}, "year": {"min": 2027}}'})
+        assert ids(alone) == ["another"]
+        api.delete("/v1/items/another")
         found = api.get("/v1/recommend/ann", params={"filters": '{"cast": {"any": ["Pacino"]}, "year": {"min": 2026}}'})
         assert ids(found) == ["a new/one"]
         with served(tmp_path) as other:
