@@ -21,25 +21,7 @@ def run(quick: bool = False) -> list[Figure]:
     times, items, people, rng = (200, 5_000, 5_000, np.random.default_rng(0)) if quick else (3000, ITEMS, PEOPLE, np.random.default_rng(0))
     with scratch() as folder:
         snapshot = Snapshot.load(release(folder, rng, items, people, DIM))
-        whole, tower, votes, search = np.zeros((4, times))
-        asks = []
-        for n in range(times):
-            rows = popular_first(rng, HISTORY, items)
-            time = NOW + np.arange(HISTORY) * 600_000
-            asks.append(Ask(History([f"i{row}" for row in rows.tolist()], [CODE["play"]] * HISTORY, time.tolist()), K))
-            past = Histories(np.array([0, HISTORY]), rows, np.full(HISTORY, CODE["play"]), time)
-            feed, now, wanted = _feed(snapshot, rows, time), time[-1:], fusion.BEST + HISTORY
-            moments = [perf_counter()]
-            answer = snapshot.recommend_many(asks[-1:])[0]
-            moments.append(perf_counter())
-            user = snapshot.user_tower.run(["user"], feed)[0]
-            moments.append(perf_counter())
-            snapshot.neighbours.votes(past, now)
-            moments.append(perf_counter())
-            snapshot.index.search(user, wanted)
-            moments.append(perf_counter())
-            whole[n], tower[n], votes[n], search[n] = np.diff(moments) * 1000
-            assert len(answer) == K
+        asks, (whole, tower, votes, search) = timed(snapshot, items, times, rng)
         together = []
         for first in range(0, times - MOST, MOST):
             began = perf_counter()
@@ -53,6 +35,29 @@ def run(quick: bool = False) -> list[Figure]:
         Figure("the same, p99", float(np.percentile(whole, 99)), "ms", p99, "the same"),
         Figure(f"the same, {MOST} people at once, each", float(np.median(together)), "ms", p50, "the same, one by one"),
     ]
+
+
+def timed(snapshot: Snapshot, items: int, times: int, rng: np.random.Generator) -> tuple[list[Ask], np.ndarray]:
+    """Ask for so many lists; return what was asked, and the ms of each answer and of its parts alone: whole, tower, votes, search."""
+    asks, took = [], np.zeros((4, times))
+    for n in range(times):
+        rows = popular_first(rng, HISTORY, items)
+        time = NOW + np.arange(HISTORY) * 600_000
+        asks.append(Ask(History([f"i{row}" for row in rows.tolist()], [CODE["play"]] * HISTORY, time.tolist()), K))
+        past = Histories(np.array([0, HISTORY]), rows, np.full(HISTORY, CODE["play"]), time)
+        feed, now, wanted = _feed(snapshot, rows, time), time[-1:], fusion.BEST + HISTORY
+        moments = [perf_counter()]
+        answer = snapshot.recommend_many(asks[-1:])[0]
+        moments.append(perf_counter())
+        user = snapshot.user_tower.run(["user"], feed)[0]
+        moments.append(perf_counter())
+        snapshot.neighbours.votes(past, now)
+        moments.append(perf_counter())
+        snapshot.index.search(user, wanted)
+        moments.append(perf_counter())
+        took[:, n] = np.diff(moments) * 1000
+        assert len(answer) == K
+    return asks, took
 
 
 def _feed(snapshot: Snapshot, rows: np.ndarray, time: np.ndarray) -> dict[str, np.ndarray]:

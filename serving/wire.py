@@ -60,9 +60,8 @@ class Wire(asyncio.Protocol):
         for again in (False, True):
             if not self._open:
                 await self._connect()
-            sent = [self._send(words, within) for words in commands]
-            replies = await asyncio.gather(*sent, return_exceptions=True)
-            failed = [reply for reply in replies if isinstance(reply, BaseException) and not isinstance(reply, ResponseError)]
+            replies = [await _settled(future) for future in [self._send(words, within) for words in commands]]
+            failed = [reply for reply in replies if isinstance(reply, OSError)]  # a TimeoutError is one
             if not failed:
                 return replies
             if again or not isinstance(failed[0], ConnectionResetError):
@@ -166,6 +165,13 @@ class Wire(asyncio.Protocol):
         for future, _, _ in waiting:
             if not future.done():
                 future.set_exception(ConnectionResetError("the connection to Redis was lost"))
+
+
+async def _settled(future: "asyncio.Future[Any]") -> Any:
+    try:
+        return await future
+    except (ResponseError, OSError, TimeoutError) as error:
+        return error
 
 
 def _error(message: str) -> Exception:
