@@ -8,6 +8,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+from numba import njit
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -120,20 +121,36 @@ class ItemIndex:
             raise ReleaseDamaged(
                 f"{folder / FILE} was built by towers {made_by[:12]}, not by {towers[:12]}; roll back with: recsys rollback"
             )
-        return cls(faiss.read_index(str(folder / FILE), faiss.IO_FLAG_MMAP_IFC if mapped else 0), towers, recall, start, rows, table)
+        index = faiss.read_index(str(folder / FILE), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+        return cls(index, towers, recall, start, rows, table)
 
     def _with_head(self, queries: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Put those of the most popular items that belong there into what the lists gave."""
-        popular = queries @ self.table.T
-        found, best = np.full_like(rows, -1), np.full_like(scores, -np.inf)
-        twice = self.head[np.minimum(self.head.searchsorted(rows), len(self.head) - 1)] == rows
-        for n, least in enumerate(scores[:, -1].tolist()):
-            come, stays = (popular[n] >= least).nonzero()[0], (~twice[n]).nonzero()[0]
-            score = np.concatenate([scores[n, stays], popular[n, come]])
-            order = (-score).argsort(kind="stable")[: rows.shape[1]]
-            found[n, : len(order)] = np.concatenate([rows[n, stays], self.head[come]])[order]
-            best[n, : len(order)] = score[order]
-        return best, found
+        return joined(scores, rows, queries @ self.table.T, self.head)
+
+
+@njit(cache=True, nogil=True)
+def joined(scores, rows, popular, head):  # type: ignore
+    """Join two lists for each query: scores and rows (B, k), best first, and those of the rows `head` (H,), ascending, popular (B, H)."""
+    wide, high = rows.shape[1], len(head)
+    best, found = np.full(scores.shape, -np.inf, np.float32), np.full(rows.shape, -1, np.int64)
+    score, row = np.empty(wide + high, np.float32), np.empty(wide + high, np.int64)
+    for query in range(len(rows)):
+        count = 0
+        for at in range(wide):
+            one = rows[query, at]
+            place = np.searchsorted(head, one)
+            if one >= 0 and (place == high or head[place] != one):  # what is popular comes with the others
+                score[count], row[count] = -scores[query, at], one
+                count += 1
+        for at in range(high):
+            if popular[query, at] >= scores[query, wide - 1]:
+                score[count], row[count] = -popular[query, at], head[at]
+                count += 1
+        order = np.argsort(score[:count], kind="mergesort")
+        for at in range(min(count, wide)):
+            best[query, at], found[query, at] = -score[order[at]], row[order[at]]
+    return best, found
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from worlds import DAY, NOW
 
+from recsys import index as indexes
 from recsys import voting
 from recsys.again import TRIED as TRIED_AGAIN
 from recsys.again import Again
@@ -169,7 +170,8 @@ def test_nothing_is_compiled_while_people_wait(publish: Callable[[Candidate], Re
     """Each inner loop for one type of each argument, whatever is asked of whom: another would take seconds in somebody's request."""
     items, rng = 300, np.random.default_rng(3)
     made = candidate(3, items, people=100)
-    snapshot = Snapshot.load(publish(made))
+    inexact = made.settings.model_copy(update={"index": made.settings.index.model_copy(update={"exact_below": 0})})
+    snapshot = Snapshot.load(publish(replace(made, settings=inexact)))
     some = life(items, 5, rng)
     put = pa.Table.from_pylist([{"item_id": "late", "title": "Late", "genres": ["Drama"], "withdrawn": 0}])
     for one in (snapshot, snapshot.stocked(merge([SCHEMA.empty_table(), put])), snapshot.heated({"i3": 5.0})):
@@ -184,7 +186,7 @@ def test_nothing_is_compiled_while_people_wait(publish: Callable[[Candidate], Re
             past = Histories(np.array([0, 2]), np.array([1, 2], kind), np.array([2, 2], np.int8), np.array([NOW - 1, NOW]))
             memory.votes(past, np.array([NOW]))
             memory.votes(past, np.array([NOW]), np.array([7], np.uint64))
-    for loop in (voting.occurrences, voting.votes, voting.summed, opinions):
+    for loop in (voting.occurrences, voting.votes, voting.summed, opinions, indexes.joined):
         assert len(loop.signatures) == 1, loop
 
 
