@@ -254,12 +254,24 @@ def serve(
 @app.command()
 def rules(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
     """Check the house rules in H/rules.toml (boost, bury, pin, cap) and say what they are; a server follows them within a second."""
+    from recsys.catalogue import Catalogue
+    from recsys.registry import Registry
+    from recsys.vocab import Vocabulary
     from serving.rules import EXAMPLE, RulesFile
+    from serving.shelf import Shelf
 
-    file = RulesFile(Home(home).rules)
+    place = Home(home)
+    file, catalogue, registry = RulesFile(place.rules), Catalogue(place.items).read(), Registry(place.releases)
     found = file.read()
+    known = catalogue["item_id"].to_pylist()
+    if registry.current():
+        import pyarrow.parquet as pq
+
+        known += pq.read_table(registry.open().file("items.parquet"), columns=["item_id"])["item_id"].to_pylist()
+    notes = found.check(Shelf(catalogue, Vocabulary(known)), set(known)) if found else []
     told = [f"{name}: {', '.join(str(rule) for rule in each)}" for name in type(found).model_fields if (each := getattr(found, name))]
-    _show(found.model_dump(), json, *(told or [f"no rules; write some into {file.file}, such as:\n{EXAMPLE.rstrip()}"]))
+    none = f"no rules; write some into {file.file}, such as:\n{EXAMPLE.rstrip()}"
+    _show(found.model_dump() | {"notes": notes}, json, *(told + notes or [none]))
 
 
 @keys_app.command("add")

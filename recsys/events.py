@@ -65,11 +65,16 @@ def positive(text: str) -> CountsAs:
     for part in text.split(","):
         name, _, least = (word.strip() for word in part.partition(">="))
         if name not in POSITIVE:
-            raise BadInput(f"{name!r} cannot count as positive; {nearest(name, EVERYTHING)}")
+            hint = "write it like watch >= 0.5" if set(name) & set("<>=") else nearest(name, EVERYTHING)
+            raise BadInput(f"{name!r} cannot count as positive; {hint}")
+        if name in found:
+            raise BadInput(f"{name!r} stands there twice")
         try:
             found[name] = float(least) if least else -np.inf
         except ValueError:
-            raise BadInput(f"{part.strip()!r}: write it like watch >= 0.5, a share from 0 to 1") from None
+            found[name] = np.nan
+        if least and not 0 <= found[name] <= 1:
+            raise BadInput(f"{part.strip()!r}: write it like watch >= 0.5, a share from 0 to 1")
     return found
 
 

@@ -75,6 +75,7 @@ async def page(
         pool = MAX_K if house else min(MAX_K, POOL * k) if arrange else k
         ask = Ask(past, pool, exclude_seen, shown=shown if len(shown) else None, **rules)
         snapshot, items = await request.app.state.together.recommend(ask)
+        ranked = len(items)
         if arrange:
             items = snapshot.arranged(items, k, wish.diversity, wish.explore, int(request_id[:16], 16), house)
             if house.pin and not len(shown):
@@ -85,20 +86,35 @@ async def page(
     metrics.items_from(items)
     now_shown = cursors.fingerprints([item["item_id"] for item in items])
     shown = np.concatenate([shown, now_shown]) if len(shown) else now_shown
-    more = len(items) == k and len(shown) <= cursors.SHOWN
+    more = (len(items) == k or (bool(house.cap) and len(items) < ranked)) and len(shown) <= cursors.SHOWN
     return items, answered(snapshot, items, request_id, degraded, cursors.encode(asked, shown) if more else None)
+
+
+def by_house_rules(found: dict[str, Any], item_id: str, shown: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return why an item is or is not in a list (see Snapshot.why_not) as it is with the house's rules: the list that is shown."""
+    place = next((place for place, item in enumerate(shown, 1) if item["item_id"] == item_id), None)
+    if place is not None:
+        about = {"rank": place, "score": shown[place - 1]["score"], "source": shown[place - 1]["source"]}
+        return {"stage": "recommended", "detail": f"it is shown, at place {place}, by the house's rules too", **about}
+    if found["stage"] == "recommended":
+        why = f"by itself it would stand at place {found['rank']}; the house's rules bury it, cap its kind or bring others forward"
+        return found | {"stage": "house rules", "detail": why}
+    return found
 
 
 def _pinned(
     snapshot: Snapshot, past: History, items: list[dict[str, Any]], k: int, pins: Sequence[Pin], exclude_seen: bool, wish: Wish
 ) -> list[dict[str, Any]]:
     """Put pinned items at their places, those that this person may see."""
-    wanted = {pin.item_id for pin in pins} & (set(wish.include_items) if wish.include_items is not None else {pin.item_id for pin in pins})
+    pins = sorted((pin for pin in pins if pin.place <= k), key=lambda pin: pin.place)
+    wanted = {pin.item_id for pin in pins}
+    if wish.include_items is not None:
+        wanted &= set(wish.include_items)
     ask = Ask(past, len(wanted), exclude_seen, wish.exclude_items, wanted, wish.filters)
     allowed = {item["item_id"]: item for item in (snapshot.recommend_many([ask])[0] if wanted else [])}
     items = [item for item in items if item["item_id"] not in allowed]
-    for pin in sorted(pins, key=lambda pin: pin.place):
-        if pin.place <= k and (item := allowed.pop(pin.item_id, None)):
+    for pin in pins:
+        if item := allowed.pop(pin.item_id, None):
             items.insert(pin.place - 1, item | {"source": "pinned"} | ({"propensity": 1.0} if wish.explore else {}))
     return items[:k]
 

@@ -25,6 +25,7 @@ from serving.answers import (
     AWAY,
     READ_BUDGET,
     answered,
+    by_house_rules,
     history,
     not_now,
     page,
@@ -74,7 +75,7 @@ from serving.messages import (
     Wish,
     Withdrawn,
 )
-from serving.metrics import CONTENT_TYPE, Measured, Metrics
+from serving.metrics import CONTENT_TYPE, FAILED, Measured, Metrics
 from serving.profiles import Profiles
 from serving.rules import RulesFile
 from serving.shortcut import Shortcut
@@ -184,7 +185,10 @@ async def why_not(
     """Say why a user is not recommended an item: at which stage it falls out, or where it stands."""
     past, degraded = await history(request, user_id)
     snapshot = there_is_one(request)
-    found = snapshot.why_not(past, item_id, k, seen(request, exclude_seen), exclude_items or [], include_items, _filters(filters))
+    wish = Wish(exclude_seen=exclude_seen, exclude_items=exclude_items or [], include_items=include_items, filters=_filters(filters))
+    found = snapshot.why_not(past, item_id, k, seen(request, exclude_seen), wish.exclude_items, include_items, wish.filters)
+    if request.app.state.rules.now and found["stage"] in ("recommended", "ranked"):
+        found = by_house_rules(found, item_id, (await page(request, past, k, wish, user_id, degraded, request_id(request)))[0])
     return reply({"item_id": item_id, **found, "release": snapshot.id, "request_id": request_id(request), "degraded": degraded})
 
 
@@ -278,8 +282,8 @@ class Api(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create_app(home: Home, settings: Settings) -> Api:
-    """Return the app of one home; its Redis and its release are opened when it starts."""
+def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
+    """Return the app of one home; its Redis and its release are opened when it starts. guarded: it needs keys, whatever it finds."""
     serving = settings.serving
 
     @asynccontextmanager
@@ -315,7 +319,7 @@ def create_app(home: Home, settings: Settings) -> Api:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.metrics = Metrics()
-    app.front = Measured(Guard(Shortcut(app.routed, app, v1.routes), Keys(home.keys)), app.state.metrics, serving.access_log)
+    app.front = Measured(Guard(Shortcut(app.routed, app, v1.routes), Keys(home.keys, guarded)), app.state.metrics, serving.access_log)
     app.state.exclude_seen = serving.exclude_seen
     app.state.rules = RulesFile(home.rules)
     app.include_router(v1)
@@ -323,6 +327,7 @@ def create_app(home: Home, settings: Settings) -> Api:
     app.include_router(operations)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(BadInput, _refuse)
+    app.add_exception_handler(Exception, _failed)
     described = app.openapi
     app.openapi = lambda: _with_keys(described())  # type: ignore[method-assign]
     return app
@@ -367,6 +372,11 @@ def _filters(text: str | None) -> dict[str, dict[str, Any]]:
 async def _refuse(_: Request, error: Exception) -> Response:
     """Say in one line what is wrong with a request: the first thing found."""
     return JSONResponse({"detail": _one_line(error.errors()[0]) if isinstance(error, RequestValidationError) else str(error)}, 422)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    """Say that it is not the client's fault; what it was is logged by who counts the requests."""
+    return JSONResponse({"detail": FAILED}, 500)
 
 
 def _one_line(first: dict[str, Any]) -> str:

@@ -38,11 +38,14 @@ class KeysDamaged(RecsysError):
 
 
 class Keys:
-    """The keys in one file, H/keys/keys.json. A running server notices a change within a second."""
+    """The keys in one file, H/keys/keys.json. A running server notices a change within a second.
 
-    def __init__(self, file: Path):
+    needed: that a request needs a key is known already, by who started this process.
+    """
+
+    def __init__(self, file: Path, needed: bool = False):
         self.file = file
-        self._needed = False
+        self._needed = needed
         self._look_again = 0.0
         self._seen: tuple[int, int] | None = None
         self._by_hash: dict[str, Key] = {}
@@ -92,7 +95,9 @@ class Keys:
 
     @property
     def needed(self) -> bool:
-        """Whether a request needs a key: from the first key on, and for good. Whoever takes the last one away must not open the door."""
+        """Whether a request needs a key: from the first key on, and for good. Whoever takes the last one away must not open the door, so
+        the file stays behind, and a process that has seen it once remembers it.
+        """
         self._refresh()
         return self._needed
 
@@ -106,12 +111,11 @@ class Keys:
             seen = (about.st_mtime_ns, about.st_ino)
         except FileNotFoundError:
             seen = None
+        self._needed = self._needed or seen is not None
         if seen != self._seen:
             try:
                 self._by_hash = {key.sha256: key for key in self.all()}
-                self._needed = self._needed or bool(self._by_hash)
             except KeysDamaged as error:  # whom we knew we know still, and nobody comes in by a broken file
-                self._needed = True
                 _log.error("%s", error)
             self._seen = seen
 

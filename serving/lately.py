@@ -6,6 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
+from redis.exceptions import RedisError
+
 from serving.engine import Engine
 from serving.profiles import Profiles
 
@@ -41,6 +43,6 @@ class Lately:
         while True:
             try:
                 await self.refresh()
-            except (OSError, TimeoutError) as error:
+            except (RedisError, OSError) as error:  # a TimeoutError is one
                 _log.debug("cannot ask what was liked lately: %s", error)
             await asyncio.sleep(EVERY * self.engine.watch_seconds)

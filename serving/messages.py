@@ -46,7 +46,14 @@ def _not_a_session(user_id: str) -> str:
     return user_id
 
 
+def _without_prefix(session_id: str) -> str:
+    if session_id.startswith("session:"):
+        raise ValueError(f"{session_id!r} begins with 'session:', which is how an address names a session; send what stands behind it")
+    return session_id
+
+
 Id = Annotated[str, Field(min_length=1, max_length=256)]
+SessionId = Annotated[Id, AfterValidator(_without_prefix)]
 UserId = Annotated[Id, AfterValidator(_not_a_session)]
 EventType = Annotated[str, AfterValidator(_event_type), Field(json_schema_extra={"enum": list(EVENT_TYPES)})]
 Seconds = Annotated[
@@ -85,7 +92,7 @@ class EventIn(_Body):
     event_type: EventType
     timestamp: Seconds
     event_id: Id | None = Field(None, description="sent twice, it counts once; made from the event itself where left out")
-    session_id: Id | None = None
+    session_id: SessionId | None = None
     value: Share | None = None
     request_id: Id | None = Field(None, description="the request_id of the answer that showed the item")
 
@@ -171,6 +178,7 @@ class WhyNot(BaseModel):
     stage: Literal[
         "recommended",
         "ranked",
+        "house rules",
         "unknown",
         "withdrawn",
         "seen",
@@ -184,7 +192,7 @@ class WhyNot(BaseModel):
     detail: str
     rank: int | None = Field(description="its place among all that may be recommended; null where it is not ranked, or behind the 500th")
     score: float | None
-    source: Literal["tower", "neighbours", "popular"] | None
+    source: Literal["tower", "neighbours", "popular", "pinned"] | None
     release: str
     request_id: str
     degraded: bool
@@ -211,7 +219,7 @@ class Accepted(BaseModel):
 class SignIn(_Body):
     """Which session turned out to be the user's."""
 
-    session_id: Id
+    session_id: SessionId
 
 
 class Moved(BaseModel):

@@ -7,6 +7,7 @@ from time import perf_counter, time
 from typing import Any
 from uuid import uuid4
 
+import orjson
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -23,6 +24,8 @@ METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"}
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder in which the workers of a server count together; read when prometheus_client is imported."""
+
+FAILED = "something went wrong here; the log has it under this answer's x-request-id"
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -148,7 +151,7 @@ class Measured:
             _log.exception("a request failed", extra={"request_id": id, "method": scope["method"]})
             if not started:
                 await noted({"type": "http.response.start", "status": 500, "headers": [(b"content-type", b"application/json")]})
-                await send({"type": "http.response.body", "body": b'{"detail":"something went wrong; the log has it under x-request-id"}'})
+                await send({"type": "http.response.body", "body": orjson.dumps({"detail": FAILED})})
         finally:
             route = getattr(scope.get("route"), "path", "none")  # never the address itself: it may hold somebody's id
             method = scope["method"] if scope["method"] in METHODS else "other"

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -33,11 +34,11 @@ LATELY_HOURS = 48
 """So old may an event be to count for what is liked lately."""
 
 MERGE = """
-local profile, seen, stream, gone, lately = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local profile, seen, stream, gone, lately, likers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, now, time, member, event = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local profile_events, profile_seconds = tonumber(ARGV[6]), ARGV[7]
 local retry_events, retry_seconds, stream_events = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local liked, liked_seconds = ARGV[11], ARGV[12]
+local liked, liked_seconds, liker, taken_back = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 if redis.call('ZSCORE', seen, id) then return 0 end
 if redis.call('XLEN', stream) >= stream_events then return redis.error_reply('FULL ' .. stream) end
 redis.call('ZADD', seen, now, id)
@@ -49,9 +50,12 @@ if member ~= '' and tonumber(time) > tonumber(redis.call('GET', gone) or '-1') t
   redis.call('ZREMRANGEBYRANK', profile, 0, -profile_events - 1)
   redis.call('EXPIRE', profile, profile_seconds)
 end
-if liked ~= '' then
+if taken_back == '1' then
+  if redis.call('SREM', likers, liker) == 1 then redis.call('ZINCRBY', lately, -1, liked) end
+elseif liked ~= '' and redis.call('SADD', likers, liker) == 1 then
   redis.call('ZINCRBY', lately, 1, liked)
   redis.call('EXPIRE', lately, liked_seconds)
+  redis.call('EXPIRE', likers, 7200)
 end
 redis.call('XADD', stream, '*', 'event', event)
 return 1
@@ -147,13 +151,13 @@ class Profiles:
 
     async def waiting(self, within: float = 2.0) -> int:
         """Return how many events wait in the streams for the archiver."""
-        return sum(await self.wire.calls([("XLEN", stream_key(self.tenant, partition)) for partition in range(PARTITIONS)], within))
+        commands: list[tuple[Word, ...]] = [("XLEN", stream_key(self.tenant, partition)) for partition in range(PARTITIONS)]
+        return sum(_told(await self.wire.calls(commands, within)))
 
     async def liked_lately(self, hours: Iterable[int], best: int) -> list[list[bytes]]:
         """Return what was liked most in each partition and hour since 1970: item id, number, item id, number, ..."""
         keys = [lately_key(self.tenant, partition, hour) for hour in hours for partition in range(PARTITIONS)]
-        found: list[list[bytes]] = await self.wire.calls([("ZREVRANGE", key, 0, best - 1, "WITHSCORES") for key in keys])
-        return found
+        return _told(await self.wire.calls([("ZREVRANGE", key, 0, best - 1, "WITHSCORES") for key in keys]))
 
     async def sign_in(self, session_id: str, user_id: str) -> int:
         """Move what a session did into the profile of the user who turned out to be behind it; return how many events were moved.
@@ -189,9 +193,13 @@ class Profiles:
             keys, hour = profile_keys(self.tenant, event.owner), event.timestamp // 3_600_000
             late = event.event_type in events.POSITIVE and self._counts(event.event_type, event.value)
             late = late and event.timestamp > now - LATELY_HOURS * 3_600_000
-            liked = (event.item_id if late else "", (LATELY_HOURS + 1) * 3600)
+            undo = event.event_type == "undo"
+            # each person counts once an hour for an item, and not at all who takes it back
+            liked = (event.item_id if late or undo else "", (LATELY_HOURS + 1) * 3600, f"{event.item_id}\0{event.owner}", int(undo))
             lately = lately_key(self.tenant, partition_of(event.owner), hour)
-            commands.append(("EVALSHA", self._sha, 5, *keys, lately, id, now, event.timestamp, kept, stored, *limits, *liked))
+            commands.append(
+                ("EVALSHA", self._sha, 6, *keys, lately, f"{lately}:likers", id, now, event.timestamp, kept, stored, *limits, *liked)
+            )
         return await self.wire.calls(commands)
 
 
@@ -215,6 +223,14 @@ def lately_key(tenant: str, partition: int, hour: int) -> str:
 def stream_key(tenant: str, partition: int) -> str:
     """Return the key of a partition's event stream."""
     return f"{{{tenant}:{partition}}}:events"
+
+
+def _told(replies: list[Any]) -> list[Any]:
+    """Return replies, none of which may be an error."""
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise reply
+    return replies
 
 
 def _full(error: ResponseError) -> Exception:

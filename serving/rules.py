@@ -2,13 +2,13 @@
 
 import logging
 import tomllib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recsys.errors import BadInput, nearest
 from serving.shelf import Shelf
@@ -31,6 +31,12 @@ class _Rule(BaseModel):
 
 class Weigh(_Rule):
     """Items, by id or by what is true of them, and what their score is multiplied by."""
+
+    @model_validator(mode="after")
+    def _selects(self) -> "Weigh":
+        if not self.items and not self.filter:
+            raise ValueError("name items or a filter: it selects nothing")
+        return self
 
     items: list[str] = Field([], description="item ids")
     filter: dict[str, dict[str, Any]] = Field({}, description="what must be true of an item, as in a request's filters")
@@ -70,6 +76,26 @@ class Rules(_Rule):
     bury: list[Bury] = []
     pin: list[Pin] = []
     cap: list[Cap] = []
+
+    @model_validator(mode="after")
+    def _one_each(self) -> "Rules":
+        told: dict[str, list[Any]] = {"place": [pin.place for pin in self.pin], "item": [pin.item_id for pin in self.pin]}
+        for what, each in told.items():
+            if twice := [one for one in each if each.count(one) > 1]:
+                raise ValueError(f"pin: {what} {twice[0]!r} is there twice")
+        return self
+
+    def check(self, shelf: Shelf, known: Collection[str]) -> list[str]:
+        """Raise BadInput where a column or a condition is none of a catalogue's; return notes on what has no effect for now."""
+        if not shelf.columns:
+            return ["nothing is known of the items yet: filters and caps were not checked"]
+        for rule in (*self.boost, *self.bury):
+            shelf.let_through(rule.filter)
+        for cap in self.cap:
+            if cap.column not in shelf.columns:
+                raise BadInput(f"cap: no item has a column {cap.column!r}; {nearest(cap.column, shelf.columns)}")
+        named = [*(pin.item_id for pin in self.pin), *(id for rule in (*self.boost, *self.bury) for id in rule.items)]
+        return [f"no item {id!r} is known" for id in dict.fromkeys(named) if id not in known]
 
     def __bool__(self) -> bool:
         return bool(self.boost or self.bury or self.pin or self.cap)
@@ -164,6 +190,8 @@ def _once(text: str) -> None:
 def _said(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "value_error":
+        return f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
     if first["type"] == "extra_forbidden":
         known: type[BaseModel] = Rules
         for part in first["loc"][:-1]:

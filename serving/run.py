@@ -40,7 +40,7 @@ def run(home: Home, settings: Settings, json: bool = False) -> None:
     with _listen(settings.serving.host, settings.serving.port) as listener, redis_address(home, settings) as url:
         known = settings.model_copy(update={"serving": settings.serving.model_copy(update={"redis_url": url})})
         loaded = _warm(url, home, settings, json)
-        served = _Served(home, known)
+        served = _Served(home, known, Keys(home.keys).needed)
         config = uvicorn.Config(
             served,
             factory=True,
@@ -76,12 +76,13 @@ class _Served:
 
     home: Home
     settings: Settings
+    guarded: bool
 
     def __call__(self) -> Api:
         if multiprocessing.parent_process() is not None:
             set_up(self.settings.serving.log)
             end_with_parent()
-        return create_app(self.home, self.settings)
+        return create_app(self.home, self.settings, self.guarded)
 
 
 class _Server(uvicorn.Server):

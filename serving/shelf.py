@@ -102,7 +102,11 @@ class Shelf:
         if pa.types.is_list(cells.type):
             rows, cells = self.rows[pc.list_parent_indices(cells).to_numpy()], pc.list_flatten(cells)
         wanted = list(dict.fromkeys(_as(value, cells.type) for value in values))
-        place = pc.index_in(cells, value_set=pa.array(wanted, cells.type), skip_nulls=True).fill_null(-1).to_numpy(zero_copy_only=False)
+        try:
+            sought = pa.array(wanted, cells.type)
+        except (UnicodeError, pa.ArrowException):  # half of a character
+            raise BadInput(f"filters.{column}.{word}: {json.dumps(values, default=str)[:80]} holds what is no text") from None
+        place = pc.index_in(cells, value_set=sought, skip_nulls=True).fill_null(-1).to_numpy(zero_copy_only=False)
         hits = np.unique(np.stack([rows[place >= 0], place[place >= 0]]), axis=1)  # an item may say a thing twice
         count = np.bincount(hits[0], minlength=self.n)
         if word == "all":
@@ -112,7 +116,7 @@ class Shelf:
     def _within(self, column: str, word: str, bound: Any) -> np.ndarray:
         assert self.table is not None
         cells = self.table[column]
-        if not isinstance(bound, (int, float)) or isinstance(bound, bool) or abs(bound) > 1e300:
+        if not isinstance(bound, (int, float)) or isinstance(bound, bool) or not abs(bound) <= 1e300:
             raise BadInput(f"filters.{column}.{word} is a number; got {json.dumps(bound, default=str)[:80]}")
         if not (pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type)):
             raise BadInput(f"filters.{column}.{word}: {column!r} holds {cells.type}, no numbers; use any, all or none")

@@ -26,6 +26,7 @@ PLAIN = re.compile(rb"(?:k=([1-9][0-9]{0,2}))?(?:(?:^|&)exclude_seen=(true|false
 RECOMMEND = "/v1/recommend/"
 EVENTS = "/v1/events"
 LONGEST = 256
+PREFIX = "session:"
 
 WISHES = {None: Wish(), b"true": Wish(exclude_seen=True), b"false": Wish(exclude_seen=False)}
 
@@ -87,8 +88,9 @@ class Shortcut:
             return None
         latest = time.time() + FUTURE
         for event in told:
-            whose = event.user_id
-            if event.timestamp > latest or (event.session_id is None if whose is None else whose.startswith("session:")):
+            user, session = event.user_id, event.session_id
+            nobody, prefixed = user is None and session is None, (user or "").startswith(PREFIX) or (session or "").startswith(PREFIX)
+            if event.timestamp > latest or nobody or prefixed:
                 return None
         batch = [
             Event(e.item_id, e.event_type, round(e.timestamp * 1000), e.event_id or "", e.user_id, e.session_id, e.value, e.request_id)

@@ -113,8 +113,9 @@ class Snapshot:
     most popular first; lift (n + 1,): what the fused score of whoever has a history is multiplied by; kinds: how many events of each type
     the towers have learned from; scale: what turns the index's scores into logits; now: the newest event that the release has learned, ms.
     withdrawn (n + 1,) bool: what nobody is recommended any more, None where that is nothing; fingerprints: what cursors know items by,
-    sorted, and whose row each is; cold: rows and scores for whom nothing is known, None where those are the popular ones. Behind the n
-    items of the release, and not in its index, stand those that came since (`stocked`).
+    sorted, and whose row each is; cold: rows and scores for whom nothing is known, None where those are the popular ones; gone: items that
+    were withdrawn before the release knew them. Behind the n items of the release, and not in its index, stand those that came since
+    (`stocked`).
     """
 
     id: str
@@ -143,6 +144,7 @@ class Snapshot:
     folder: Path
     user_tower: onnxruntime.InferenceSession
     cold: tuple[np.ndarray, np.ndarray] | None = None
+    gone: frozenset[str] = frozenset()
 
     @cached_property
     def most_lift(self) -> float:
@@ -250,6 +252,7 @@ class Snapshot:
             lift=behind(self.lift, self.fresh),
             shelf=Shelf(catalogue, vocab),
             withdrawn=withdrawn if withdrawn.any() else None,
+            gone=frozenset(ids[place] for place in np.flatnonzero(said > 0).tolist() if not vocab.row(ids[place])),
             fingerprints=(np.insert(self.fingerprints[0], place, values), np.insert(self.fingerprints[1], place, rows + late[:1].sum())),
         )
 
@@ -402,6 +405,8 @@ class Snapshot:
     ) -> dict[str, Any]:
         """Say at which stage an item falls out of somebody's list, or where it stands: stage, detail, rank and score where it has them."""
         row = self.vocab.row(item_id)
+        if not row and item_id in self.gone:
+            return _fell("withdrawn", "it was withdrawn before a release knew it; put it again to bring it back")
         if not row:
             return _fell("unknown", f"neither release {self.id} nor the shelf has it; put it, or update after somebody watched it")
         if self.withdrawn is not None and self.withdrawn[row]:
@@ -530,7 +535,7 @@ class Snapshot:
         row = self.vocab.row(item_id)
         if not row:
             raise ItemNotFound(
-                f"release {self.id} does not know item {item_id!r}; an item is known once an event named it and an update ran"
+                f"release {self.id} does not know item {item_id!r}; it will once it was put, or an event named it and an update ran"
             )
         barred = np.zeros(len(self.vocab), bool) if self.withdrawn is None else self.withdrawn.copy()
         barred[[0, row]] = True

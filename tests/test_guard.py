@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,19 @@ def test_without_a_key_no_network_is_let_in(tmp_path: Path) -> None:
         "error: 0.0.0.0 can be reached from other machines, and this home has no API keys; make one with: recsys keys add NAME, "
         "or serve this machine alone with --host 127.0.0.1"
     )
+
+
+def test_whoever_never_asked_before_the_last_key_was_taken_away_stays_outside_too(tmp_path: Path) -> None:
+    publish(tmp_path)
+    keys = Keys(Home(tmp_path).keys)
+    keys.add("app", "read,write,admin")
+    with served(tmp_path, host="0.0.0.0", workers=2) as api:
+        keys.remove("app")
+        time.sleep(1.1)
+        for _ in range(10):
+            with httpx.Client(base_url=api.base_url) as fresh:
+                assert fresh.delete("/v1/users/ann").status_code == 401
+    assert Keys(Home(tmp_path).keys).needed
+    Home(tmp_path).keys.unlink()
+    assert not Keys(Home(tmp_path).keys).needed
+    assert Keys(Home(tmp_path).keys, needed=True).needed

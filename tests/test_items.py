@@ -187,6 +187,7 @@ def test_over_http_in_two_servers_and_over_a_restart(tmp_path: Path) -> None:
             assert not withdrawn_or_not(other, "a new/one")
             assert api.delete("/v1/items/i4").status_code == 200
             assert withdrawn_or_not(api, "i4")
+            assert api.get("/v1/why-not/ann/another").json()["stage"] == "withdrawn"
             wait_until(lambda: withdrawn_or_not(other, "i4"), 5)
             assert other.put("/v1/items/i4", json={}).json()["release_knows"] is True
             assert not withdrawn_or_not(other, "i4")

@@ -249,3 +249,15 @@ def test_over_http_a_history_brings_its_wishes_along(api: httpx.Client) -> None:
 def test_over_http_a_wish_that_makes_no_sense_is_refused(api: httpx.Client, parameters: dict[str, str], says: str) -> None:
     answer = api.get("/v1/recommend/ann", params=parameters)
     assert (answer.status_code, answer.json()) == (422, {"detail": says})
+
+
+def test_half_of_a_character_and_no_number_are_refused_in_a_filter(tmp_path: Path) -> None:
+    publish_release(tmp_path, ["a", "b"])
+    Catalogue(tmp_path / "items").put(pa.Table.from_pylist([{"item_id": "a", "genres": ["Drama"], "year": 1999}]))
+    with served(tmp_path) as api:
+        for body in ('{"genres": {"any": ["\\ud800"]}}', '{"year": {"min": NaN}}', '{"year": {"max": -Infinity}}'):
+            answer = api.post(
+                "/v1/recommend", content=f'{{"history": [], "filters": {body}}}', headers={"content-type": "application/json"}
+            )
+            assert answer.status_code == 422, answer.text
+            assert answer.json()["detail"].startswith("filters.")

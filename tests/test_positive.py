@@ -53,7 +53,10 @@ def test_what_does_not_count_becomes_an_impression_and_the_rest_stays() -> None:
         ("dislike", "'dislike' cannot count as positive; "),
         ("", "'' cannot count as positive; "),
         ("play, watch >= much", "'watch >= much': write it like watch >= 0.5"),
-        ("watch > 0.5", "'watch > 0.5' cannot count as positive"),
+        ("watch > 0.5", "'watch > 0.5' cannot count as positive; write it like watch >= 0.5"),
+        ("watch >= 7", "'watch >= 7': write it like watch >= 0.5, a share from 0 to 1"),
+        ("watch >= nan", "a share from 0 to 1"),
+        ("like, like >= 0.9", "'like' stands there twice"),
     ],
 )
 def test_a_mistake_is_named(text: str, told: str) -> None:
@@ -105,7 +108,7 @@ def test_a_profile_is_read_by_the_same_rule(tmp_path: Path) -> None:
         kept = [kind for kind, _, stays in TOLD if stays and kind not in ("impression", "undo")]
         assert asyncio.run(read(server.url, RULE)) == kept
         assert len(asyncio.run(read(server.url, ", ".join(EVERYTHING)))) == sum(kind not in ("impression", "undo") for kind, _, _ in TOLD)
-        assert asyncio.run(read(server.url, "add_to_list >= 2")) == ["add_to_list", "dislike", "skip"]  # without a value it counts
+        assert asyncio.run(read(server.url, "add_to_list >= 1")) == ["add_to_list", "dislike", "skip"]  # without a value it counts
 
 
 def test_over_http_a_short_look_says_nothing(tmp_path: Path) -> None:

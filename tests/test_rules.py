@@ -105,6 +105,9 @@ MISTAKES = [
     ("pin = [{item_id = 'a'}]", "pin.0.place: field required"),
     ("cap = [{column = 'genres', most = 0}]", "cap.0.most: input should be greater than or equal to 1; got '0'"),
     ("boost = [", "is not TOML"),
+    ("boost = [{by = 2}]", "boost.0: name items or a filter: it selects nothing"),
+    ("pin = [{item_id = 'a', place = 1}, {item_id = 'b', place = 1}]", "pin: place 1 is there twice"),
+    ("pin = [{item_id = 'a', place = 1}, {item_id = 'a', place = 2}]", "pin: item 'a' is there twice"),
 ]
 
 
@@ -138,6 +141,17 @@ def test_the_example_is_a_file_of_rules_and_the_command_checks_it(tmp_path: Path
     done = shell("rules", "--home", tmp_path, folder=tmp_path)
     assert done.code == 1
     assert "did you mean 'boost'?" in done.err
+    Catalogue(tmp_path / "items").put(pa.Table.from_pylist([{"item_id": "99", "genres": ["Drama"], "year": 1999}]))
+    for text, told in (
+        ("boost = [{filter = {genre = {any = ['Drama']}}}]", "no item has a column 'genre'; did you mean 'genres'?"),
+        ("boost = [{filter = {genres = {any = 'Drama'}}}]", "filters.genres.any is a list of values"),
+        ("cap = [{column = 'genr', most = 1}]", "cap: no item has a column 'genr'; did you mean 'genres'?"),
+    ):
+        (tmp_path / "rules.toml").write_text(text)
+        done = shell("rules", "--home", tmp_path, folder=tmp_path)
+        assert (done.code, told in done.err) == (1, True), done
+    (tmp_path / "rules.toml").write_text("pin = [{item_id = '99', place = 1}, {item_id = '98', place = 2}]")
+    assert "no item '98' is known" in shell("rules", "--home", tmp_path, folder=tmp_path).out
 
 
 def test_over_http_a_running_server_follows_the_rules(tmp_path: Path) -> None:
@@ -157,6 +171,12 @@ def test_over_http_a_running_server_follows_the_rules(tmp_path: Path) -> None:
         assert [item["source"] for item in answer.json()["items"]][:3] == ["pinned", "pinned", "popular"]
         following = api.get(f"/v1/recommend/ann?k=5&cursor={answer.json()['next_cursor']}")
         assert not set(ids(following)) & set(ids(answer))
+        why = api.get("/v1/why-not/ann/i7?k=5").json()
+        assert (why["stage"], why["rank"], why["source"]) == ("recommended", 2, "pinned")
+        why = api.get("/v1/why-not/ann/i2?k=5").json()
+        assert (why["stage"], why["rank"]) == ("house rules", 3)
+        assert ids(api.get("/v1/recommend/ann?k=1")) == ["i8"]  # the other's place is on no page of one
+        assert len(ids(api.get("/v1/recommend/ann?k=1"))) == 1
         assert "pinned" not in {item["source"] for item in following.json()["items"]}
         assert ids(api.get("/v1/recommend/ann?k=5&exclude_items=i8"))[:2] == [ids(answer)[2], "i7"]
         assert not {"i7", "i8"} & set(ids(api.get('/v1/recommend/ann?k=5&filters={"genres":{"any":["none"],"none":["x"]}}')))
@@ -167,5 +187,12 @@ def test_over_http_a_running_server_follows_the_rules(tmp_path: Path) -> None:
         assert [item["propensity"] for item in explored_list[:2]] == [1.0, 1.0]
         (tmp_path / "rules.toml").write_text("cap = [{column = 'genres', most = 1}]")
         wait_until(lambda: ids(api.get("/v1/recommend/eve?k=12")) == ["i0", "i2"])
+        pages, cursor = [], ""
+        while cursor is not None:
+            answer = api.get(f"/v1/recommend/eve?k=12{cursor and '&cursor='}{cursor}")
+            pages.append(ids(answer))
+            cursor = answer.json()["next_cursor"]
+        assert pages[:2] == [["i0", "i2"], ["i1", "i5"]]  # a page is short, the list is not
+        assert sorted(id for page in pages for id in page) == sorted(NAMES)
         (tmp_path / "rules.toml").unlink()
         wait_until(lambda: ids(api.get("/v1/recommend/eve?k=12")) == before)

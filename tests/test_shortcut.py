@@ -56,6 +56,7 @@ BODIES: dict[str, Any] = {
     "half a millisecond": {**PLAY, "timestamp": NOW + 0.0005},
     "nobody": {name: value for name, value in PLAY.items() if name != "user_id"},
     "a session as a user": {**PLAY, "user_id": "session:s"},
+    "a prefixed session": {**PLAY, "session_id": "session:s"},
     "an unknown field": {**PLAY, "itemid": "east"},
     "an unknown type": {**PLAY, "event_type": "plai"},
     "no item": {name: value for name, value in PLAY.items() if name != "item_id"},
