@@ -11,8 +11,11 @@ class Vocabulary:
     """An append-only list of ids. Row 0 stands for every id not yet seen."""
 
     def __init__(self, ids: Iterable[str] = ()):
-        self.ids = ("<unknown>", *dict.fromkeys(ids))
-        self._row = {id: row for row, id in enumerate(self.ids) if row}
+        self._row: dict[str, int] = {}
+        for id in ids:  # in small steps: a server loads a release beside those it answers
+            if id not in self._row:
+                self._row[id] = len(self._row) + 1
+        self.ids = ("<unknown>", *self._row)
 
     def __len__(self) -> int:
         return len(self.ids)

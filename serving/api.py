@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -300,6 +301,7 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
             tasks = [asyncio.create_task(engine.watch())]
             if serving.popular_hours:
                 tasks.append(asyncio.create_task(Lately(engine, app.state.profiles, serving.popular_hours).watch()))
+            sys.setswitchinterval(5e-5)  # who asks gets in between the steps of a release that is loaded in a thread
             gc.collect()
             gc.freeze()  # what is there now stays: to look through it again and again only makes people wait
             gc.set_threshold(20_000, 20, 50)

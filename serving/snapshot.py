@@ -182,12 +182,12 @@ class Snapshot:
         config = tomllib.loads(release.file("config.toml").read_text())  # not as Settings: theirs may have changed since
         count = np.concatenate([[0.0], np.nan_to_num(items["count"].to_numpy())])
         first, now = np.concatenate([[0], items["first_seen"].cast("int64").to_numpy()]), release.manifest["now"]
-        vocab, none = Vocabulary(items["item_id"].to_pylist()), np.zeros((0, 0), np.float32)
+        vocab, none = Vocabulary(_listed(items["item_id"])), np.zeros((0, 0), np.float32)
         return cls(
             id=release.id,
             history=config["data"]["history"],
             vocab=Names(vocab, []),
-            titles=[None, *items["title"].to_pylist()],
+            titles=[None, *_listed(items["title"])],
             vectors=Rows(_mapped(release.file("vectors.npy")), none),
             prototypes=Rows(_mapped(release.file("prototypes.npy")), none),
             bias=seal(_mapped(release.file("bias.npy"))),
@@ -706,6 +706,11 @@ class Snapshot:
         """Name an item, with its title where there is one."""
         title = self.titles[self.vocab.row(id)]
         return {"item_id": id} if title is None else {"item_id": id, "title": title}
+
+
+def _listed(column: pa.ChunkedArray, part: int = 5_000) -> list[Any]:
+    """Return a column as a list, made in parts: between two of them other threads come to their turn."""
+    return [value for first in range(0, len(column), part) for value in column.slice(first, part).to_pylist()]
 
 
 def _mapped(path: Path) -> np.ndarray:
