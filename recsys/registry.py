@@ -19,7 +19,7 @@ from recsys.files import locked, sha256, sync, write_atomically
 from recsys.log import Position
 
 MANIFEST = "manifest.json"
-FORMAT = 4
+FORMAT = 5
 """Of the files of a release; counted up when an older one can no longer be read."""
 
 

@@ -43,8 +43,8 @@ def votes(keys, weight, now, owner, start, ended, owners, items, times, share, s
     """Let the timelines that are nearest to each query vote; return keys of query, item and number (V,) int64, and the votes (V,) float64.
 
     keys (K,) as from `occurrences`, sorted, so that the first of a timeline is the match that stands latest in the history; weight (B, H)
-    by query and back; now (B,); owner (B,), whose own timeline has no vote, or (0,). The number, in
-    the lowest 24 bits, is the place of the vote.
+    by query and back; now (B,); owner (B,), whose own timeline has no vote, or (0,). The number, in the lowest 24
+    bits, is the place of the vote.
     """
     mask, reach = (1 << shift) - 1, len(share) // 2
     timelines, matches, similar = np.empty(len(keys), np.int64), np.empty(len(keys), np.int64), np.empty(len(keys), np.float64)

@@ -32,15 +32,15 @@ class _Rule(BaseModel):
 class Weigh(_Rule):
     """Items, by id or by what is true of them, and what their score is multiplied by."""
 
+    items: list[str] = Field([], description="item ids")
+    filter: dict[str, dict[str, Any]] = Field({}, description="what must be true of an item, as in a request's filters")
+    by: float = Field(gt=0, le=1e6, description="what the score is multiplied by")
+
     @model_validator(mode="after")
     def _selects(self) -> "Weigh":
         if not self.items and not self.filter:
             raise ValueError("name items or a filter: it selects nothing")
         return self
-
-    items: list[str] = Field([], description="item ids")
-    filter: dict[str, dict[str, Any]] = Field({}, description="what must be true of an item, as in a request's filters")
-    by: float = Field(gt=0, le=1e6, description="what the score is multiplied by")
 
 
 class Boost(Weigh):

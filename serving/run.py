@@ -59,7 +59,7 @@ def run(home: Home, settings: Settings, json: bool = False) -> None:
         before = {sign: signal.signal(sign, lambda *_: None) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:  # uvicorn raises the signal that ended it once more, for whoever was there before: nobody, so we end with 0
             if settings.serving.workers == 1:
-                _Server(config, json, loaded, home).run(sockets=[listener])
+                _Server(config, json, loaded).run(sockets=[listener])
             else:
                 with TemporaryDirectory(prefix="recsys-metrics-") as counted:
                     os.environ[SHARED] = counted  # for the workers, who have not imported anything yet
@@ -88,9 +88,9 @@ class _Served:
 class _Server(uvicorn.Server):
     """Says where it listens once it does."""
 
-    def __init__(self, config: uvicorn.Config, json: bool, loaded: int, home: Home):
+    def __init__(self, config: uvicorn.Config, json: bool, loaded: int):
         super().__init__(config)
-        self.json, self.loaded, self.home = json, loaded, home
+        self.json, self.loaded = json, loaded
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
