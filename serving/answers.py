@@ -54,7 +54,8 @@ async def recommended(request: Request, user_id: str, k: int, wish: Wish) -> Res
             await request.app.state.profiles.log(_impressions(items, user_id, id), READ_BUDGET)
         except (*AWAY, StreamFull):  # what cannot be logged must not be drawn
             request.app.state.metrics.degraded.inc()
-            _, answer = await page(request, past, k, wish.model_copy(update={"explore": 0.0}), user_id, True, id)
+            items, answer = await page(request, past, k, wish.model_copy(update={"explore": 0.0}), user_id, True, id)
+    request.app.state.metrics.items_from(items)
     return answer
 
 
@@ -83,7 +84,6 @@ async def page(
     if wish.explain:
         for item, reasons in zip(items, snapshot.because(past, items, exclude_seen=exclude_seen, shown=shown, **rules), strict=True):
             item["because"] = reasons
-    metrics.items_from(items)
     now_shown = cursors.fingerprints([item["item_id"] for item in items])
     shown = np.concatenate([shown, now_shown]) if len(shown) else now_shown
     more = (len(items) == k or (bool(house.cap) and len(items) < ranked)) and len(shown) <= cursors.SHOWN

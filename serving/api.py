@@ -169,7 +169,9 @@ async def recommend_for_history(request: Request, body: RecommendIn) -> Response
     """Recommend items for the history in the request."""
     now = time.time()
     past = History.of(sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp)).standing()
-    return (await page(request, past, body.k, body, None, False, request_id(request)))[1]
+    items, answer = await page(request, past, body.k, body, None, False, request_id(request))
+    request.app.state.metrics.items_from(items)
+    return answer
 
 
 @v1.get("/why-not/{user_id}/{item_id:id}", response_model=WhyNot, tags=["recommend"])

@@ -145,7 +145,7 @@ class Profiles:
         stream = profile_keys(self.tenant, batch[0].owner)[2]
         stored = [orjson.dumps({**asdict(event), "event_id": event.id}) for event in batch]
         try:
-            await self.wire.call("EVAL", LOG, 1, stream, STREAM_EVENTS, *stored, within=within)
+            await self.wire.call("EVAL", LOG, 1, stream, STREAM_EVENTS, *stored, within=within, again=False)  # nothing is logged twice
         except ResponseError as error:
             raise _full(error) from None
 

@@ -42,8 +42,8 @@ class Wire(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._reader = hiredis.Reader()
 
-    async def call(self, *words: Word, within: float = 2.0) -> Any:
-        """Send one command and return its reply: bytes, int, None or a list. It must be one that may be sent twice.
+    async def call(self, *words: Word, within: float = 2.0, again: bool = True) -> Any:
+        """Send one command and return its reply: bytes, int, None or a list. again: it may be sent twice, where a connection was lost.
 
         Raises ResponseError for an error reply, TimeoutError where there is none in time, OSError where there is no connection.
         """
@@ -52,6 +52,8 @@ class Wire(asyncio.Protocol):
         try:
             return await self._send(words, within)
         except ConnectionResetError:  # it had gone meanwhile
+            if not again:
+                raise
             await self._connect()
             return await self._send(words, within)
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from worlds import DAY, NOW, publish_release
 
-from recsys.errors import ReleaseDamaged
+from recsys.errors import BadInput, ReleaseDamaged
 from recsys.events import CODE, EVENT_TYPES, SCHEMA
 from recsys.neighbours import Neighbours
 from recsys.registry import Registry
@@ -18,6 +18,7 @@ from recsys.settings import Data, NeighbourSettings, Settings
 from serving.engine import Engine
 from serving.history import Event, History
 from serving.snapshot import Ask, ItemNotFound, Snapshot
+from serving.together import MOST, Together
 
 CORNERS = {"north": (0, 1), "north-east": (1, 1), "east": (1, 0), "south-east": (1, -1), "south": (0, -1), "west": (-1, 0)}
 """Items on a compass: who is near whom can be seen. Popularity falls in this order."""
@@ -372,3 +373,26 @@ def test_serving_imports_no_torch():
         "import sys, serving.run, serving.archive; bad = {'torch', 'lightning', 'training', 'onnx'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_of_those_who_are_answered_together_nobody_suffers_from_anothers_mistake(tmp_path, monkeypatch):
+    publish_release(tmp_path, list(CORNERS))
+    engine = Engine(tmp_path / "releases")
+    engine.refresh()
+    asked = []
+    whole = Snapshot.recommend_many
+    monkeypatch.setattr(Snapshot, "recommend_many", lambda self, asks: (asked.append(len(asks)), whole(self, asks))[1])
+
+    async def main():
+        together, good = Together(engine), Ask(History.of(did("east")), 2)
+        first = await asyncio.gather(*(together.recommend(good) for _ in range(MOST + 3)))
+        assert asked == [MOST, 3]
+        bad = replace(good, filters={"nothing": {"any": ["x"]}})
+        mixed = await asyncio.gather(*(together.recommend(ask) for ask in (good, bad, good)), return_exceptions=True)
+        return first, mixed
+
+    first, mixed = asyncio.run(main())
+    alone = whole(engine.snapshot, [Ask(History.of(did("east")), 2)])[0]
+    assert all(snapshot is engine.snapshot and ids(found) == ids(alone) for snapshot, found in first)
+    assert isinstance(mixed[1], BadInput)
+    assert [ids(found) for _, found in (mixed[0], mixed[2])] == [ids(alone)] * 2

@@ -88,6 +88,12 @@ def test_a_lost_connection_is_made_anew_and_the_call_repeated(server, store):
         wire._transport.abort()
         assert await asyncio.gather(*waiting) == [b"%d" % n for n in range(5)]
         assert await together == [b"%d" % n for n in range(5)]
+        store.client_pause(200)
+        once = asyncio.create_task(wire.call("ECHO", "once", again=False))
+        await asyncio.sleep(0.05)
+        wire._transport.abort()
+        with pytest.raises(ConnectionResetError):
+            await once
 
     run(server.url, use)
 
