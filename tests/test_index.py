@@ -164,6 +164,7 @@ def test_what_is_popular_is_found_wherever_its_taste_lies(taste: int) -> None:
     assert ivf(index).nprobe < ivf(index).nlist / 4
     rows = index.search(centre[[taste]], 100)[1][0]
     assert (bias[rows] == 3).all()
+    assert not centroids(index)[:, DIM:].any()  # lists are of like taste, however popular what is in them
     near = index.search(centre[[taste]], 20, biased=False)[1][0]
     assert (cluster[near] == taste).all()
 

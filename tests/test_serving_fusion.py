@@ -166,6 +166,31 @@ def test_it_holds_for_a_large_catalogue_where_towers_are_sharp(seed: int, publis
             same_list(made, snapshot, [Event("i3", "play", NOW - 5 * DAY), *life(items, length, rng)], k, exclude_seen=True)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_no_row_that_was_not_looked_at_is_worth_more_than_is_said(seed: int) -> None:
+    rng, n, dim = np.random.default_rng(seed), 80, 4
+    table = rng.normal(size=(n + 1, dim)).astype(np.float32)
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    bias, share = rng.normal(size=n + 1).astype(np.float32), rng.dirichlet(np.full(n + 1, 0.3))
+    user, weights, scale = table[3], rng.dirichlet(np.ones(3))[:2], 3.0
+    logit = scale * (table @ user + bias)
+    nearest, popular = 1 + np.argsort(-logit[1:])[:20], 1 + np.argsort(-share[1:])[:5]
+    voted, vote = np.sort(1 + rng.permutation(n)[:40]), rng.dirichlet(np.full(40, 5.0))
+    late = np.zeros((0, dim), np.float32)
+    base, bias, late, share = map(voting.seal, (table, bias, late, share))
+    none = np.zeros(0, np.int64)
+    rows, said, limit = opinions(nearest, voted, vote, popular, none, base, late, bias, share, user, scale, weights, 5)
+    top = np.sort(logit[nearest])
+    whole = (1 - weights.sum()) * np.exp(logit - (top[-1] + np.log(np.exp(top - top[-1]).sum()))) + weights[1] * share
+    whole[voted] += weights[0] * vote
+    np.testing.assert_allclose(said.sum(axis=0), whole[rows], rtol=1e-4)
+    others = np.setdiff1d(np.arange(1, n + 1), rows)
+    assert whole[others].max() <= limit + 1e-9
+    parts = [(1 - weights.sum()) * np.exp(logit[nearest].min() - (top[-1] + np.log(np.exp(top - top[-1]).sum()))),
+             weights[0] * np.sort(vote)[-6], weights[1] * share[popular[-1]]]  # fmt: skip
+    assert limit == pytest.approx(sum(parts), rel=1e-4)  # and no more than that, or lists would be taken longer for nothing
+
+
 def test_nothing_is_compiled_while_people_wait(publish: Callable[[Candidate], Release]) -> None:
     """Each inner loop for one type of each argument, whatever is asked of whom: another would take seconds in somebody's request."""
     items, rng = 300, np.random.default_rng(3)

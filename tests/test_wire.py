@@ -63,6 +63,7 @@ def test_many_at_once_each_get_their_own(server, store):
 def test_who_gives_up_or_is_too_late_takes_no_reply_of_others(server, store):
     async def use(wire: Wire) -> None:
         await wire.call("PING")
+        connection = wire._transport
         store.client_pause(300)
         given_up = asyncio.create_task(wire.call("ECHO", "given up"))
         began = time.monotonic()
@@ -71,6 +72,7 @@ def test_who_gives_up_or_is_too_late_takes_no_reply_of_others(server, store):
         assert 0.1 <= time.monotonic() - began < 0.25
         given_up.cancel()
         assert await wire.call("ECHO", "mine") == b"mine"
+        assert wire._transport is connection
 
     run(server.url, use)
 
