@@ -52,8 +52,8 @@ class Fusion:
         n = len(LENGTHS) + 1
         return cls(np.tile([neighbours, popular], (n, 1)), np.zeros((n, len(TRIED))), np.zeros(n))
 
-    def of(self, length: np.ndarray) -> np.ndarray:
-        """Return the weights for histories of some lengths, (B,) -> (B, 2)."""
+    def of(self, length: np.ndarray | int) -> np.ndarray:
+        """Return the weights for histories of some lengths, (B,) -> (B, 2), or of one, -> (2,)."""
         return self.weights[bucket(length)]
 
     def write(self, folder: Path) -> None:
@@ -74,8 +74,8 @@ class Fusion:
         return found
 
 
-def bucket(length: np.ndarray) -> np.ndarray:
-    """Return which weights hold for a history of some length, (B,) -> (B,) from 0."""
+def bucket(length: np.ndarray | int) -> np.ndarray:
+    """Return which weights hold for a history of some length, (B,) -> (B,) from 0, or one."""
     return np.searchsorted(LENGTHS, length, side="right")
 
 

@@ -177,9 +177,10 @@ class Neighbours:
         keys = voting.occurrences(query, back, item, *self._where, self.candidates, self._line, self._back)
         keys.sort()
         now, whose = now.astype(np.int64), NOBODY if owner is None else owner.astype(np.uint64)
-        keys, vote = voting.votes(  # type: ignore[call-arg]
-            keys, weight, now, whose, *self._who, self._share, self._shrink, self.nearest, float(self.days), self._line, self._back
-        )
+        days, (start, ended, owners, items, times) = float(self.days), self._who
+        found = voting.near(keys, weight, now, whose, start, ended, owners, self._shrink, days, self._line, self._back)
+        limit = voting.limits(found[3], found[4], self.nearest)
+        keys, vote = voting.votes(*found, limit, now, start, items, times, self._share, self.nearest, days)  # type: ignore[call-arg]
         keys.sort()
         return voting.summed(keys, vote)
 

@@ -39,65 +39,89 @@ def occurrences(query, back, item, posting, code, candidates, line, shift):
 
 
 @njit(cache=True, nogil=True)
-def votes(keys, weight, now, owner, start, ended, owners, items, times, share, shrink, nearest, days, line, shift):
-    """Let the timelines that are nearest to each query vote; return keys of query, item and number (V,) int64, and the votes (V,) float64.
+def near(keys, weight, now, owner, start, ended, owners, shrink, days, line, shift):
+    """Return the timelines that share something with each query: timeline (N,), match (N,), similarity (N,), what that is worth now (N,),
+    and where those of each query end, (B,).
 
     keys (K,) as from `occurrences`, sorted, so that the first of a timeline is the match that stands latest in the history; weight (B, H)
-    by query and back; now (B,); owner (B,), whose own timeline has no vote, or (0,). The number, in the lowest 24
-    bits, is the place of the vote.
+    by query and back; now (B,); owner (B,), whose own timeline is left out, or (0,).
     """
-    mask, reach = (1 << shift) - 1, len(share) // 2
     timelines, matches, similar = np.empty(len(keys), np.int64), np.empty(len(keys), np.int64), np.empty(len(keys), np.float64)
     worth, ends, found, at = np.empty(len(keys), np.float64), np.zeros(len(now), np.int64), 0, 0
     while at < len(keys):
-        query, timeline, match, sum = keys[at] >> (line + 32), keys[at] >> line & 0xFFFFFFFF, keys[at] & mask, 0.0
-        same = keys[at] >> line
+        same, match, sum = keys[at] >> line, keys[at] & ((1 << shift) - 1), 0.0
+        query, timeline = same >> 32, same & 0xFFFFFFFF
         while at < len(keys) and keys[at] >> line == same:
             sum += weight[query, keys[at] >> shift & (weight.shape[1] - 1)]
             at += 1
         if len(owner) == 0 or owners[timeline] != owner[query]:
-            sum *= shrink[start[timeline + 1] - start[timeline]]
             timelines[found], matches[found], similar[found] = timeline, match, sum
-            worth[found] = sum * (1 / (1 + abs(now[query] - ended[timeline]) / (DAY * days)))
             found += 1
         ends[query] = found
-    chosen, many, low = np.empty(found, np.int64), np.zeros(len(now), np.int64), 0
-    total = 0
+    low = 0
     for query in range(len(now)):
-        high = max(low, ends[query])
-        limit, ties = -np.inf, 0
+        ends[query] = max(low, ends[query])
+        for one in range(low, ends[query]):  # nothing here waits for what was fetched before
+            timeline = timelines[one]
+            similar[one] *= shrink[start[timeline + 1] - start[timeline]]
+            worth[one] = similar[one] * (1 / (1 + abs(now[query] - ended[timeline]) / (DAY * days)))
+        low = ends[query]
+    return timelines[:found], matches[:found], similar[:found], worth[:found], ends
+
+
+def limits(worth: np.ndarray, ends: np.ndarray, nearest: int) -> np.ndarray:
+    """Return what a timeline must be worth to be among the `nearest` of its query, (B,); -inf where there are no more."""
+    limit, low = np.full(len(ends), -np.inf), 0
+    for query, high in enumerate(ends.tolist()):
         if high - low > nearest:
-            limit = np.partition(worth[low:high], high - low - nearest)[high - low - nearest]
+            limit[query] = np.partition(worth[low:high], high - low - nearest)[high - low - nearest]
+        low = high
+    return limit
+
+
+@njit(cache=True, nogil=True)
+def votes(timelines, matches, similar, worth, ends, limit, now, start, items, times, share, nearest, days):
+    """Let the timelines that are nearest to each query vote; return keys of query, item and number (V,) int64, and the votes (V,) float64.
+
+    The first five as from `near`, of which worth is written to; limit (B,) as from `limits`. The number, in the lowest 24 bits, is the
+    place of the vote.
+    """
+    reach, chosen, many, low, total = len(share) // 2, np.empty(len(worth), np.int64), np.zeros(len(now), np.int64), 0, 0
+    for query in range(len(now)):
+        high = ends[query]
+        if high - low > nearest:
+            ties = nearest
             for one in range(low, high):
-                ties += worth[one] > limit
-            ties = nearest - ties  # so many of those at the limit, the last ones
-            for one in range(high - 1, low - 1, -1):
-                if worth[one] == limit:
+                ties -= worth[one] > limit[query]
+            for one in range(high - 1, low - 1, -1):  # of those at the limit the last ones
+                if worth[one] == limit[query]:
                     if ties == 0:
                         worth[one] = -np.inf
                     else:
                         ties -= 1
         for one in range(low, high):
-            if worth[one] >= limit:
-                chosen[total] = one
-                total += 1
+            chosen[total] = one
+            total += worth[one] >= limit[query]
         many[query] = total
         low = high
-    room = 0
-    for which in chosen[:total]:
-        timeline = timelines[which]
-        room += min(2 * reach + 1, start[timeline + 1] - start[timeline])
-    out, vote, count, at = np.empty(room, np.int64), np.empty(room, np.float64), 0, 0
+    first, end, room = np.empty(total, np.int64), np.empty(total, np.int64), 0
+    for at in range(total):
+        timeline = timelines[chosen[at]]
+        middle = start[timeline] + matches[chosen[at]]
+        first[at], end[at] = max(start[timeline], middle - reach), min(start[timeline + 1], middle + reach + 1)
+        room += end[at] - first[at]
+    out, vote, count, begin = np.empty(room, np.int64), np.empty(room, np.float64), 0, 0
     for query in range(len(now)):
-        for which in chosen[at : many[query]]:
-            first, middle, end = start[timelines[which]], start[timelines[which]] + matches[which], start[timelines[which] + 1]
-            for place in range(max(first, middle - reach), min(end, middle + reach + 1)):
-                much = similar[which] * share[place - middle + reach]
+        for at in range(begin, many[query]):
+            which = chosen[at]
+            back = start[timelines[which]] + matches[which] - reach
+            for place in range(first[at], end[at]):
+                much = similar[which] * share[place - back]
                 vote[count] = much * (1 / (1 + abs(now[query] - times[place]) / (DAY * days)))
                 out[count] = (query << 31 | items[place]) << 24 | count
                 count += 1
-        at = many[query]
-    return out[:count], vote[:count]
+        begin = many[query]
+    return out, vote
 
 
 @njit(cache=True, nogil=True)

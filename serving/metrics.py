@@ -113,7 +113,7 @@ class _Now:
         learned = GaugeMetricFamily("recsys_newest_event_age_seconds", "Age of the newest event the live release learned")
         if snapshot is not None:
             release.add_metric([snapshot.id], 1)
-            withdrawn = 0 if snapshot.withdrawn is None else int(snapshot.withdrawn.sum())
+            withdrawn = int(snapshot.withdrawn.sum())
             items.add_metric(["released"], len(snapshot.vocab.base) - 1)
             items.add_metric(["new"], len(snapshot.vocab.more))
             items.add_metric(["withdrawn"], withdrawn)

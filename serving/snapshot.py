@@ -25,13 +25,14 @@ from recsys.fusion import Fusion
 from recsys.index import ItemIndex
 from recsys.neighbours import Neighbours
 from recsys.registry import FORMAT, Release
-from recsys.sessions import Histories, gap_buckets, ranges
+from recsys.sessions import Histories, ranges
 from recsys.vocab import Vocabulary
 from recsys.voting import seal
 from serving.arrange import POOL, diversified, explored
 from serving.cursor import fingerprints
+from serving.feed import feed
 from serving.history import Event, History
-from serving.opinions import opinions
+from serving.opinions import best, first, opinions
 from serving.rules import Rules
 from serving.shelf import Filters, Shelf
 from serving.stock import Names, Rows
@@ -40,9 +41,13 @@ SOURCES = ("tower", "neighbours", "popular")
 """Who may say most for an item."""
 
 NO_ROWS = np.zeros(0, np.int64)
+NO_ROW = np.zeros(1, np.int64)
+NOBODY = seal(np.zeros(0, bool))
+NO_FACTOR = np.zeros(0)
 NOTHING = Returns(NO_ROWS, NO_ROWS, NO_ROWS)
 DISLIKE = events.CODE["dislike"]
 NEGATIVE = frozenset(events.CODE[name] for name in events.NEGATIVE)
+FEED = "items", "kinds", "gaps", "lengths"
 READ = frozenset(events.CODE[name] for name in events.HISTORY)
 
 NO_RULES = Rules()
@@ -87,21 +92,25 @@ class Ask:
 class Asked:
     """One person's question: their past, what of it may come again, the rows that they dislike, and what is said of it.
 
-    barred (n + 1,) bool: what may not be recommended to them; few: how many of these are their own doing, and lie near what they like;
-    selected: whether filters or a selection left only a part of the catalogue. Once they were asked: user (d,), the person's vector;
-    nearest rows, the best of the towers; voted rows, ascending, and their vote as a share of all, of the neighbours.
+    What may not be recommended to them (see serving.opinions): own rows, ascending, that are their own doing, and lie near what they like;
+    out (n + 1,) bool, shared with others; selected: whether filters or a selection left only a part of the catalogue. Once they were asked:
+    user (d,), the person's vector; nearest rows, the best of the towers; voted rows, ascending, and their vote, of the neighbours.
     """
 
     past: Histories
     had: Returns
     disliked: np.ndarray
-    barred: np.ndarray
-    few: int = 0
+    own: np.ndarray
+    out: np.ndarray
     selected: bool = False
     user: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     nearest: np.ndarray = field(default_factory=lambda: NO_ROWS)
     voted: np.ndarray = field(default_factory=lambda: NO_ROWS)
-    vote: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    vote: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def without(self, rows: Iterable[int]) -> "Asked":
+        """Return the same question where some more rows may not be recommended."""
+        return replace(self, own=np.sort(np.concatenate([self.own, np.fromiter(rows, np.int64)])))
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,7 @@ class Snapshot:
     mapped from files; popularity (n + 1,) as a share of the most popular item's, share (n + 1,) of all that is watched. popular (n,) rows,
     most popular first; lift (n + 1,): what the fused score of whoever has a history is multiplied by; kinds: how many events of each type
     the towers have learned from; scale: what turns the index's scores into logits; now: the newest event that the release has learned, ms.
-    withdrawn (n + 1,) bool: what nobody is recommended any more, None where that is nothing; fingerprints: what cursors know items by,
+    withdrawn (n + 1,) bool: what nobody is recommended any more, (0,) where that is nothing; fingerprints: what cursors know items by,
     sorted, and whose row each is; cold: rows and scores for whom nothing is known, None where those are the popular ones; gone: items that
     were withdrawn before the release knew them. Behind the n items of the release, and not in its index, stand those that came since
     (`stocked`).
@@ -137,7 +146,7 @@ class Snapshot:
     scale: float
     now: int
     shelf: Shelf
-    withdrawn: np.ndarray | None
+    withdrawn: np.ndarray
     fingerprints: tuple[np.ndarray, np.ndarray]
     fresh: float
     buckets: int
@@ -203,7 +212,7 @@ class Snapshot:
             scale=release.manifest["scale"],
             now=now,
             shelf=Shelf(CATALOGUE.empty_table(), vocab),
-            withdrawn=None,
+            withdrawn=NOBODY,
             fingerprints=_by_fingerprint(vocab.ids),
             fresh=config["neighbours"]["fresh"],
             buckets=config["model"]["features"],
@@ -222,7 +231,7 @@ class Snapshot:
         if WITHDRAWN in catalogue.column_names:
             said = pc.fill_null(catalogue[WITHDRAWN].cast(pa.int64()), -1).to_numpy()
         come = [place for place in np.flatnonzero(said == 0).tolist() if not self.vocab.row(ids[place])]
-        vocab = Names(self.vocab.base, [ids[place] for place in come])
+        vocab = self.vocab.and_more([ids[place] for place in come])
         told = catalogue.take(pa.array(come, pa.int64())).to_pylist()
         vectors = np.zeros((len(come), self.vectors.width), np.float32)
         if told:
@@ -251,7 +260,7 @@ class Snapshot:
             share=behind(self.share, 0.0),
             lift=behind(self.lift, self.fresh),
             shelf=Shelf(catalogue, vocab),
-            withdrawn=withdrawn if withdrawn.any() else None,
+            withdrawn=seal(withdrawn) if withdrawn.any() else NOBODY,
             gone=frozenset(ids[place] for place in np.flatnonzero(said > 0).tolist() if not vocab.row(ids[place])),
             fingerprints=(np.insert(self.fingerprints[0], place, values), np.insert(self.fingerprints[1], place, rows + late[:1].sum())),
         )
@@ -280,10 +289,10 @@ class Snapshot:
             )
         if n:
             one = np.ones(1, np.int64)
-            user = self._users([Histories(np.array([0, 1]), one, one, one)])[0]
+            user = self._users(Histories(np.array([0, 1]), one, one, one))[0]
             if user.shape != (width,) or not np.isfinite(user).all():
                 raise ReleaseDamaged(f"release {self.id}: its user tower does not give {width} numbers; roll back with: recsys rollback")
-            self._searched(user, 10, np.zeros(len(self.vocab), bool), 0)
+            self._searched(user, 10, NO_ROW, NOBODY)
             self.recommend([Event(self.vocab.id(1), "play", self.now)], 10)
 
     def recommend(
@@ -313,25 +322,23 @@ class Snapshot:
     def recommend_many(self, asks: Sequence[Ask]) -> list[list[dict[str, Any]]]:
         """Return what `recommend` would to each, asked together: the towers, the neighbours and the index are each asked once."""
         asked = [self._understood(ask) for ask in asks]
-        told = [one for one, _ in asked if one is not None]
+        told = [one for one in asked if len(one.past.item)]
         if told:
             self._answered(told, max(fusion.BEST, *(ask.k for ask in asks)))
-        return [self._list(ask, *one) for ask, one in zip(asks, asked, strict=True)]
+        return [self._list(one, ask.k) for ask, one in zip(asks, asked, strict=True)]
 
-    def _list(self, ask: Ask, asked: Asked | None, barred: np.ndarray) -> list[dict[str, Any]]:
+    def _list(self, asked: Asked, k: int) -> list[dict[str, Any]]:
         """Return one list of those that were asked together."""
-        k, found = ask.k, list[Found]()
-        if asked is not None:
+        found = list[Found]()
+        if len(asked.past.item):
             found = self._alone(asked, k) if self.fusion is None else self._fused(asked, k)
-            if len(found) < k and len(asked.disliked):
-                barred |= self._pushed(asked.disliked, np.arange(len(self.vectors))) == 0
-        if asked is None and self.cold is not None:
-            order, score = self.cold
-            found = [(row, float(score[row]), "popular") for row in self._first(order, barred, k, 0).tolist()]
-        elif len(found) < k:
-            barred[[row for row, _, _ in found]] = True
-            rest = self._most_popular(barred, k - len(found), len(found)).tolist()
-            found += [(row, float(self.popularity[row]), "popular") for row in rest]
+        if len(found) < k:
+            rest = asked.without(row for row, _, _ in found)
+            if len(asked.disliked):
+                rest = rest.without((self._pushed(asked.disliked, np.arange(len(self.vectors))) == 0).nonzero()[0].tolist())
+            order, score = (self.popular, self.popularity) if len(asked.past.item) or self.cold is None else self.cold
+            more = order[first(order, rest.own, rest.out, k - len(found))].tolist()
+            found += [(row, float(score[row]), "popular") for row in more]
         titles, name = self.titles, self.vocab.id
         return [
             {"item_id": name(row), "score": score, "source": source} if titles[row] is None else
@@ -409,7 +416,7 @@ class Snapshot:
             return _fell("withdrawn", "it was withdrawn before a release knew it; put it again to bring it back")
         if not row:
             return _fell("unknown", f"neither release {self.id} nor the shelf has it; put it, or update after somebody watched it")
-        if self.withdrawn is not None and self.withdrawn[row]:
+        if len(self.withdrawn) and self.withdrawn[row]:
             return _fell("withdrawn", "it was withdrawn; put it again to bring it back")
         history = History.of(history)
         words = [kind for id, kind in zip(history.items, history.kinds, strict=True) if id == item_id and kind in READ]
@@ -425,8 +432,8 @@ class Snapshot:
         if filters and not self.shelf.let_through(filters)[row]:
             missed = [name for name, condition in filters.items() if not self.shelf.let_through({name: condition})[row]]
             return _fell("filtered", f"it does not meet the filter on {', '.join(missed)}")
-        asked, _ = self._understood(Ask(history, k, exclude_seen))
-        if asked is not None and len(asked.disliked) and self._pushed(asked.disliked, np.array([row]))[0] == 0:
+        asked = self._understood(Ask(history, k, exclude_seen))
+        if len(asked.disliked) and self._pushed(asked.disliked, np.array([row]))[0] == 0:
             closest = asked.disliked[np.argmax(self.vectors[asked.disliked] @ self.vectors[row])]
             return _fell("near copy", f"it is nearly the same as {self.vocab.id(int(closest))!r}, which the person dislikes")
         found = self.recommend(history, max(k, RANKED), exclude_seen, exclude_items, include_items, filters)
@@ -438,12 +445,11 @@ class Snapshot:
             return _fell("ranked", f"it stands at place {rank}, and {k} are shown") | about
         return {"stage": "recommended", "detail": f"it is shown, at place {rank}"} | about
 
-    def _understood(self, ask: Ask) -> tuple[Asked | None, np.ndarray]:
-        """Return the question of somebody, None where nothing known is in their history, and what is barred, to be written to."""
-        barred = np.zeros(len(self.vocab), bool) if self.withdrawn is None else self.withdrawn.copy()
-        allowed = self._allowed(ask.include_items, ask.filters)
+    def _understood(self, ask: Ask) -> Asked:
+        """Return the question of somebody; its past is empty where nothing in it is known."""
+        allowed, out = self._allowed(ask.include_items, ask.filters), self.withdrawn
         if allowed is not None:
-            barred |= ~allowed
+            out = seal(~allowed | out if len(out) else ~allowed)
         item = self.vocab.rows(ask.history.items)
         kind, time = np.array(ask.history.kinds, np.int64), np.array(ask.history.times, np.int64)
         known = (item > 0) & events.IS_HISTORY[kind]
@@ -454,26 +460,21 @@ class Snapshot:
         if not ask.exclude_seen:  # what the last word says no to stays out all the same
             last_word = dict(zip(item.tolist(), kind.tolist(), strict=True))
             own = np.array([row for row, last in last_word.items() if last in NEGATIVE], np.int64)
-        barred[own] = True
-        more = [self.vocab.rows(ask.exclude_items), *(() if ask.shown is None else (self._shown(ask.shown),))]
-        for rows in more:
-            barred[rows] = True
-        barred[0] = True
-        if not len(item):
-            return None, barred
+        own = np.concatenate([NO_ROW, own, self.vocab.rows(ask.exclude_items), NO_ROWS if ask.shown is None else self._shown(ask.shown)])
+        own.sort()
         had, disliked = NOTHING, NO_ROWS
         if not ask.exclude_seen:
             had = again.returns(past)
-            kept = ~barred[had.item]
+            kept = first(had.item, own, out, len(had.item))
             had = Returns(had.query[kept], had.item[kept], had.place[kept])
         if refuses:
             disliked = refused.disliked(past)[1]
-        return Asked(past, had, disliked, barred, len(own) + sum(map(len, more)), allowed is not None), barred
+        return Asked(past, had, disliked, own, out, allowed is not None)
 
     def _answered(self, asked: Sequence[Asked], depth: int) -> None:
         """Ask towers, index and neighbours what they say to everybody, all at once."""
-        read = [one.past if events.IS_POSITIVE[one.past.kind].all() else refused.readable(one.past, self.kinds) for one in asked]
-        users = self._users(read)
+        past = _together([one.past for one in asked])
+        users = self._users(past if events.IS_POSITIVE[past.kind].all() else refused.readable(past, self.kinds))
         for one, user in zip(asked, users, strict=True):
             one.user = user
         if self.fusion is None:
@@ -481,26 +482,21 @@ class Snapshot:
         plain = [one for one in asked if not one.selected]
         if plain:
             users = np.stack([one.user for one in plain]) if len(plain) < len(asked) else users
-            scores, rows = self.index.search(users, depth + max(one.few for one in plain))
+            scores, rows = self.index.search(users, depth + max(len(one.own) for one in plain))
             for one, score, row in zip(plain, scores, rows, strict=True):
                 one.nearest = self._kept(one, score, row, depth)
         for one in asked:
             if one.selected:
                 one.nearest = self._best(one, depth)[0]
-        start = np.concatenate([[0], np.cumsum([len(one.past.item) for one in asked])])
-        columns = ([getattr(one.past, name) for one in asked] for name in ("item", "kind", "time"))
-        together = Histories(start, *map(np.concatenate, columns)) if len(asked) > 1 else asked[0].past
-        query, item, vote = self.neighbours.votes(together, np.array([max(self.now, one.past.time[-1]) for one in asked]))
+        query, item, vote = self.neighbours.votes(past, np.array([max(self.now, one.past.time[-1]) for one in asked]))
         ends = np.searchsorted(query, np.arange(len(asked) + 1))
         for one, low, high in zip(asked, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-            kept = ~one.barred[item[low:high]]
-            one.voted, said = item[low:high][kept], vote[low:high][kept].astype(np.float64)
-            one.vote = said / max(float(said.sum()), 1e-12)
+            one.voted, one.vote = item[low:high], vote[low:high]
 
     def _scores(self, history: History, rows: np.ndarray, **wish: Any) -> np.ndarray:
         """Return what `recommend` would score some rows, (R,), were they among the best; zeros for whom nothing is known."""
-        asked, _ = self._understood(Ask(history, 0, **wish))
-        if asked is None:
+        asked = self._understood(Ask(history, 0, **wish))
+        if not len(asked.past.item):
             return np.zeros(len(rows))
         self._answered([asked], fusion.BEST)
         if self.fusion is None:
@@ -509,8 +505,11 @@ class Snapshot:
             with np.errstate(divide="ignore"):
                 pull += np.log(self._pushed(asked.disliked, rows))
             return self.prototypes[rows] @ asked.user + self.bias[rows] + pull / self.scale
-        known, score, _, _ = self._judged(asked, fusion.BEST, fusion.BEST, rows)
-        return score[np.searchsorted(known, rows)]
+        known, said, factor, _ = self._judged(asked, fusion.BEST, fusion.BEST, rows)
+        score = said.sum(axis=0) * (factor if len(factor) else 1.0)
+        order = np.argsort(known)
+        found: np.ndarray = score[order[np.searchsorted(known[order], rows)]]
+        return found
 
     def _shown(self, shown: np.ndarray) -> np.ndarray:
         """Return the rows of items by their fingerprints."""
@@ -537,9 +536,7 @@ class Snapshot:
             raise ItemNotFound(
                 f"release {self.id} does not know item {item_id!r}; it will once it was put, or an event named it and an update ran"
             )
-        barred = np.zeros(len(self.vocab), bool) if self.withdrawn is None else self.withdrawn.copy()
-        barred[[0, row]] = True
-        rows, scores = self._searched(self.prototypes[row], k, barred, 1, biased=False)
+        rows, scores = self._searched(self.prototypes[row], k, np.array([0, row]), self.withdrawn, biased=False)
         return [self._item(*near, "tower") for near in zip(rows.tolist(), scores.tolist(), strict=True)]
 
     def onboarding(self, k: int) -> list[dict[str, Any]]:
@@ -548,20 +545,17 @@ class Snapshot:
         scores, rows = np.array([item["score"] for item in ranked]), self.vocab.rows(item["item_id"] for item in ranked)
         return [ranked[place] for place in diversified(scores, self.vectors[rows], k, UNLIKE).tolist()]
 
-    def _users(self, past: Sequence[Histories]) -> np.ndarray:
-        """Run the user tower on what it reads of some histories, of one person each -> (B, d), zeros where there is nothing to read."""
-        users, newest = np.zeros((len(past), self.vectors.width), np.float32), slice(-self.history, None)
-        told = [place for place, one in enumerate(past) if len(one.item)]
-        if not told:
-            return users
-        lengths = np.array([min(self.history, len(past[place].item)) for place in told])
-        items = np.zeros((len(told), lengths.max(), self.vectors.width), np.float32)
-        kinds, gaps = np.zeros((2, *items.shape[:2]), np.int64)
-        for row, (place, length) in enumerate(zip(told, lengths.tolist(), strict=True)):
-            items[row, :length] = self.vectors[past[place].item[newest]]
-            kinds[row, :length] = past[place].kind[newest]
-            gaps[row, :length] = gap_buckets(past[place].time[newest])
-        users[told] = self.user_tower.run(["user"], {"items": items, "kinds": kinds, "gaps": gaps, "lengths": lengths})[0]
+    def _users(self, past: Histories) -> np.ndarray:
+        """Run the user tower on what it reads of histories -> (B, d), zeros where there is nothing to read."""
+        parts = feed(past.start, past.item, past.kind, past.time, self.vectors.base, self.vectors.more, self.history)
+        told = parts[3] > 0
+        if told.all():
+            found: np.ndarray = self.user_tower.run(["user"], dict(zip(FEED, parts, strict=True)))[0]
+            return found
+        users = np.zeros((len(past), self.vectors.width), np.float32)
+        if told.any():
+            some = (part[told] for part in parts)
+            users[told] = self.user_tower.run(["user"], dict(zip(FEED, some, strict=True)))[0]
         return users
 
     def _pushed(self, disliked: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -575,9 +569,7 @@ class Snapshot:
         """
         had, depth = asked.had, k
         own = self.prototypes[had.item] @ asked.user + self.bias[had.item] + self.again.towers[had.place] / self.scale
-        barred = asked.barred.copy()
-        barred[had.item] = True
-        others = replace(asked, barred=barred, few=asked.few + len(had.item))
+        others = asked.without(had.item.tolist())
         while True:
             rows, raw = self._best(others, depth)
             last, full = raw[-1] if len(raw) else -np.inf, len(rows) >= depth
@@ -585,9 +577,9 @@ class Snapshot:
             factor = self._pushed(asked.disliked, rows)
             with np.errstate(divide="ignore"):
                 scores = raw + np.log(factor) / self.scale
-            best = [place for place in np.lexsort((rows, -scores))[:k].tolist() if factor[place] > 0]
-            if not len(asked.disliked) or not full or (len(best) == k and scores[best[-1]] > last):
-                return [(int(rows[place]), float(scores[place]), "tower") for place in best]
+            chosen = [place for place in np.lexsort((rows, -scores))[:k].tolist() if factor[place] > 0]
+            if not len(asked.disliked) or not full or (len(chosen) == k and scores[chosen[-1]] > last):
+                return [(int(rows[place]), float(scores[place]), "tower") for place in chosen]
             depth *= 4
 
     def _fused(self, asked: Asked, k: int) -> list[Found]:
@@ -598,13 +590,11 @@ class Snapshot:
         """
         depth, short = max(k, fusion.BEST), max(2 * k, SHORT)
         while True:
-            rows, score, by_expert, limit = self._judged(asked, depth, short)
-            best = (-score).argsort(kind="stable")[:k]  # of equals the lowest row
-            best = best[score[best] > 0]
-            if depth >= len(self.popular) or (len(best) == k and score[best[-1]] > limit):
-                source = by_expert[:, best].argmax(axis=0).tolist()
-                found = zip(rows[best].tolist(), score[best].tolist(), source, strict=True)
-                return [(row, worth, SOURCES[who]) for row, worth, who in found]
+            rows, said, factor, limit = self._judged(asked, depth, short)
+            row, score, source = best(rows, said, factor, k)
+            if depth >= len(self.popular) or (len(row) == k and score[-1] > limit):
+                found = zip(row.tolist(), score.tolist(), source.tolist(), strict=True)
+                return [(one, worth, SOURCES[who]) for one, worth, who in found]
             if short < depth:
                 short = depth
             else:
@@ -612,34 +602,24 @@ class Snapshot:
                 asked.nearest = self._best(asked, depth)[0]
 
     def _judged(self, asked: Asked, depth: int, short: int, more: np.ndarray = NO_ROWS) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        """Return rows (C,), `more` among them, their scores (C,), which are 0 for near copies of what is disliked, what of them each expert
-        says (3, C), and the most that any other row can have.
-        """
-        assert self.fusion is not None
-        weights = self.fusion.of(np.array([len(asked.past.item)]))[0]
-        rows, by_expert, limit = self._opinions(asked, weights, depth, short, more)
-        if len(asked.had.item):
-            by_expert[:, np.searchsorted(rows, asked.had.item)] *= self.again.factors(asked.had)[2]
-        score = by_expert.sum(axis=0)
-        if self.lifts:
-            score *= self.lift[rows]
-        if len(asked.disliked):
-            score *= self._pushed(asked.disliked, rows)
-        return rows, score, by_expert, limit * self.most_lift
-
-    def _opinions(
-        self, asked: Asked, weights: np.ndarray, depth: int, short: int, more: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return rows (C,), ascending, what towers, neighbours and popularity say for each (3, C), and the most another can have.
+        """Return rows (C,), `more` among them, what each expert says of them (3, C), the factor of what they say together, (C,) or (0,), 0
+        for near copies of what is disliked, and the most that any other row can have.
 
         Looked at are the best `depth` of the towers and `short` of the others, and what somebody had.
         """
-        popular = self._most_popular(asked.barred, short, asked.few)
-        others = np.concatenate([asked.had.item, more]) if len(asked.had.item) or len(more) else NO_ROWS
-        return opinions(
-            asked.nearest[:depth], asked.voted, asked.vote, popular, others,
+        assert self.fusion is not None
+        had, weights = asked.had, self.fusion.of(len(asked.past.item))
+        rows, said, limit = opinions(
+            asked.nearest[:depth], asked.voted, asked.vote, asked.own, asked.out, self.popular,
+            np.concatenate([had.item, more]) if len(had.item) or len(more) else NO_ROWS,
+            self.again.factors(had)[2] if len(had.item) else NO_FACTOR,
             self.prototypes.base, self.prototypes.more, self.bias, self.share, asked.user, self.scale, weights, short,
         )  # fmt: skip
+        factor = self.lift[rows].astype(np.float64) if self.lifts else NO_FACTOR
+        if len(asked.disliked):
+            pushed = self._pushed(asked.disliked, rows)
+            factor = factor * pushed if self.lifts else pushed.astype(np.float64)
+        return rows, said, factor, limit * self.most_lift
 
     def _best(self, asked: Asked, depth: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and scores of the best `depth` by the towers of what may be recommended, best first.
@@ -647,57 +627,45 @@ class Snapshot:
         Of a selection every item is scored: an index would have to be searched whole to find its few.
         """
         if not asked.selected:
-            return self._searched(asked.user, depth, asked.barred, asked.few)
-        rows = np.flatnonzero(~asked.barred)
+            return self._searched(asked.user, depth, asked.own, asked.out)
+        left = ~asked.out
+        left[asked.own] = False
+        rows = left.nonzero()[0]
         scores = self.prototypes[rows] @ asked.user + self.bias[rows]
-        best = np.argsort(-scores, kind="stable")[:depth]
-        return rows[best], scores[best]
+        order = np.argsort(-scores, kind="stable")[:depth]
+        return rows[order], scores[order]
 
-    def _most_popular(self, barred: np.ndarray, k: int, few: int) -> np.ndarray:
-        """Return the `k` most popular rows that may be recommended; `few`: how many of the popular ones are likely barred."""
-        return self._first(self.popular, barred, k, few)
-
-    def _first(self, order: np.ndarray, barred: np.ndarray, k: int, few: int) -> np.ndarray:
-        head = order[: k + few]
-        head = head[~barred[head]]
-        if len(head) < k:
-            head = order[~barred[order]]
-        return head[:k]
-
-    def _searched(self, query: np.ndarray, depth: int, barred: np.ndarray, few: int, biased: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and scores of the best `depth` items in the index and behind it that are not barred, best first."""
-        wanted = depth + few
+    def _searched(
+        self, query: np.ndarray, depth: int, own: np.ndarray, out: np.ndarray, biased: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and scores of the best `depth` items in the index and behind it that may be recommended, best first."""
+        wanted = depth + len(own)
         while True:
             scores, found = self.index.search(query[None], wanted, biased=biased)
-            rows, best = self._free(barred, scores[0], found[0], depth)
-            if len(rows) == depth or wanted >= len(self.index):
-                return self._with_late(query, rows, best, depth, barred, biased)
+            kept = first(found[0], own, out, depth)
+            if len(kept) == depth or wanted >= len(self.index):
+                return self._with_late(query, found[0][kept], scores[0][kept], depth, own, out, biased)
             wanted *= 4  # so many of the nearest are barred
 
     def _kept(self, asked: Asked, scores: np.ndarray, found: np.ndarray, depth: int) -> np.ndarray:
         """Return the best `depth` rows of what the index found for somebody among others; where that is too few it is asked again."""
-        rows, best = self._free(asked.barred, scores, found, depth)
-        if len(rows) < depth and len(found) < len(self.index):
-            return self._searched(asked.user, depth, asked.barred, 4 * len(found))[0]
-        return self._with_late(asked.user, rows, best, depth, asked.barred)[0]
-
-    def _free(self, barred: np.ndarray, scores: np.ndarray, found: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the best `depth` of what was found that are not barred, and their scores."""
-        kept = (~barred[np.maximum(found, 0)]).nonzero()[0][:depth]  # where there are fewer the index says -1, and row 0 is barred
-        return found[kept], scores[kept]
+        kept = first(found, asked.own, asked.out, depth)
+        if len(kept) < depth and len(found) < len(self.index):
+            return self._searched(asked.user, depth, asked.own, asked.out)[0]
+        return self._with_late(asked.user, found[kept], scores[kept], depth, asked.own, asked.out)[0]
 
     def _with_late(
-        self, query: np.ndarray, rows: np.ndarray, best: np.ndarray, depth: int, barred: np.ndarray, biased: bool = True
+        self, query: np.ndarray, rows: np.ndarray, scores: np.ndarray, depth: int, own: np.ndarray, out: np.ndarray, biased: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """Put what has come since the release into the best `depth` of it."""
         if not self.vocab.more:
-            return rows, best
+            return rows, scores
         late = np.arange(len(self.vectors.base), len(self.vocab))
-        late = late[~barred[late]]
+        late = late[first(late, own, out, len(late))]
         rows = np.concatenate([rows, late])
-        best = np.concatenate([best, self.prototypes[late] @ query + (self.bias[late] if biased else 0)]).astype(np.float32)
-        order = np.lexsort((rows, -best))[:depth]
-        return rows[order], best[order]
+        scores = np.concatenate([scores, self.prototypes[late] @ query + (self.bias[late] if biased else 0)]).astype(np.float32)
+        order = np.lexsort((rows, -scores))[:depth]
+        return rows[order], scores[order]
 
     def _item(self, row: int, score: float, source: str) -> dict[str, Any]:
         return {**self._named(self.vocab.id(row)), "score": score, "source": source}
@@ -706,6 +674,14 @@ class Snapshot:
         """Name an item, with its title where there is one."""
         title = self.titles[self.vocab.row(id)]
         return {"item_id": id} if title is None else {"item_id": id, "title": title}
+
+
+def _together(past: Sequence[Histories]) -> Histories:
+    """Put histories of one person each into one."""
+    if len(past) == 1:
+        return past[0]
+    columns = ([getattr(one, name) for one in past] for name in ("item", "kind", "time"))
+    return Histories(np.cumsum([0, *(len(one.item) for one in past)]), *map(np.concatenate, columns))
 
 
 def _listed(column: pa.ChunkedArray, part: int = 5_000) -> list[Any]:

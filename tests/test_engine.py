@@ -258,7 +258,7 @@ def test_kinds_order_and_gaps_reach_the_tower(tmp_path):
     snapshot = compass(tmp_path)
 
     def user(rows, kinds, times):
-        return snapshot._users([Histories(np.array([0, 2]), np.array(rows), np.array(kinds), np.array(times))])[0]
+        return snapshot._users(Histories(np.array([0, 2]), np.array(rows), np.array(kinds), np.array(times)))[0]
 
     base = user([1, 3], [2, 2], [NOW, NOW + 60_000])
     assert not np.allclose(base, user([3, 1], [2, 2], [NOW, NOW + 60_000]))

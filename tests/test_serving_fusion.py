@@ -25,8 +25,10 @@ from recsys.sessions import Histories, Sessions
 from recsys.settings import Settings, load_settings
 from recsys.towers import Towers
 from recsys.vocab import Vocabulary
+from serving import stock
+from serving.feed import feed
 from serving.history import Event, History
-from serving.opinions import opinions
+from serving.opinions import best, first, opinions
 from serving.snapshot import Ask, Snapshot
 from training.candidate import Candidate
 from training.memory import Memory
@@ -174,12 +176,14 @@ def test_no_row_that_was_not_looked_at_is_worth_more_than_is_said(seed: int) -> 
     bias, share = rng.normal(size=n + 1).astype(np.float32), rng.dirichlet(np.full(n + 1, 0.3))
     user, weights, scale = table[3], rng.dirichlet(np.ones(3))[:2], 3.0
     logit = scale * (table @ user + bias)
-    nearest, popular = 1 + np.argsort(-logit[1:])[:20], 1 + np.argsort(-share[1:])[:5]
+    nearest, popular = 1 + np.argsort(-logit[1:])[:20], 1 + np.argsort(-share[1:])
     voted, vote = np.sort(1 + rng.permutation(n)[:40]), rng.dirichlet(np.full(40, 5.0))
     late = np.zeros((0, dim), np.float32)
     base, bias, late, share = map(voting.seal, (table, bias, late, share))
-    none = np.zeros(0, np.int64)
-    rows, said, limit = opinions(nearest, voted, vote, popular, none, base, late, bias, share, user, scale, weights, 5)
+    vote = vote.astype(np.float32)
+    nobody, out, none, factor = np.zeros(1, np.int64), voting.seal(np.zeros(0, bool)), np.zeros(0, np.int64), np.zeros(0)
+    asked = (nearest, voted, vote, nobody, out, popular, none, factor)
+    rows, said, limit = opinions(*asked, base, late, bias, share, user, scale, weights, 5)
     top = np.sort(logit[nearest])
     whole = (1 - weights.sum()) * np.exp(logit - (top[-1] + np.log(np.exp(top - top[-1]).sum()))) + weights[1] * share
     whole[voted] += weights[0] * vote
@@ -187,7 +191,7 @@ def test_no_row_that_was_not_looked_at_is_worth_more_than_is_said(seed: int) -> 
     others = np.setdiff1d(np.arange(1, n + 1), rows)
     assert whole[others].max() <= limit + 1e-9
     parts = [(1 - weights.sum()) * np.exp(logit[nearest].min() - (top[-1] + np.log(np.exp(top - top[-1]).sum()))),
-             weights[0] * np.sort(vote)[-6], weights[1] * share[popular[-1]]]  # fmt: skip
+             weights[0] * np.sort(vote)[-6], weights[1] * share[popular[4]]]  # fmt: skip
     assert limit == pytest.approx(sum(parts), rel=1e-4)  # and no more than that, or lists would be taken longer for nothing
 
 
@@ -211,7 +215,7 @@ def test_nothing_is_compiled_while_people_wait(publish: Callable[[Candidate], Re
             past = Histories(np.array([0, 2]), np.array([1, 2], kind), np.array([2, 2], np.int8), np.array([NOW - 1, NOW]))
             memory.votes(past, np.array([NOW]))
             memory.votes(past, np.array([NOW]), np.array([7], np.uint64))
-    for loop in (voting.occurrences, voting.votes, voting.summed, opinions, indexes.joined):
+    for loop in (voting.occurrences, voting.near, voting.votes, voting.summed, opinions, best, first, feed, stock._found, indexes.joined):
         assert len(loop.signatures) == 1, loop
 
 
