@@ -167,14 +167,13 @@ class Neighbours:
             index = {"ended": time[start[1:] - 1], "posting": by_item.indptr.astype(np.int64), "code": by_item.data}
         self.ended, self.posting, self.code = index["ended"], index["posting"], index["code"]
         self._where = voting.seal(self.posting), voting.seal(self.code)
+        self._rare = np.log1p(len(self) / np.maximum(1, np.diff(self.posting))) ** self.rarity
         self._who = tuple(map(voting.seal, (self.start, self.ended, self.owner, self.item, self.time)))
 
     def _block(self, histories: Histories, now: np.ndarray, owner: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        query, back, item = self._asking(histories)
-        known = self.posting[item + 1] - self.posting[item]
-        weight = np.zeros((len(histories), 1 << (self._line - self._back)))
-        weight[query, back] = self._fade[back] * np.log1p(len(self) / np.maximum(1, known)) ** self.rarity
-        keys = voting.occurrences(query, back, item, *self._where, self.candidates, self._line, self._back)
+        item, kind = histories.item.astype(np.int64, copy=False), histories.kind.astype(np.int64, copy=False)
+        newest = self._rare, self._fade, *self._where, self.newest, self.candidates
+        keys, weight = voting.occurrences(histories.start, item, kind, IS_POSITIVE, *newest, self._line, self._back)
         keys.sort()
         now, whose = now.astype(np.int64), NOBODY if owner is None else owner.astype(np.uint64)
         days, (start, ended, owners, items, times) = float(self.days), self._who
@@ -183,17 +182,6 @@ class Neighbours:
         keys, vote = voting.votes(*found, limit, now, start, items, times, self._share, self.nearest, days)  # type: ignore[call-arg]
         keys.sort()
         return voting.summed(keys, vote)
-
-    def _asking(self, histories: Histories) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return query, how far back in the history, and item, of the newest events that may find neighbours."""
-        begin = np.maximum(histories.start[:-1], histories.start[1:] - self.newest)
-        place = ranges(begin, histories.start[1:])
-        length = histories.start[1:] - begin
-        query = np.repeat(np.arange(len(histories)), length)
-        back = np.repeat(histories.start[1:] - 1, length) - place
-        item = histories.item[place].astype(np.int64)
-        known = (item < len(self.posting) - 1) & IS_POSITIVE[histories.kind[place]]
-        return query[known], back[known], item[known]
 
 
 def _timelines(owner: np.ndarray, item: np.ndarray, time: np.ndarray, length: int) -> tuple[np.ndarray, ...]:

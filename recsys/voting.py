@@ -20,22 +20,30 @@ def seal(array: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def occurrences(query, back, item, posting, code, candidates, line, shift):
-    """Return where the newest `candidates` occurrences of each event's item are: keys of query, timeline, back and place, (K,) int64.
+def occurrences(start, item, kind, positive, rare, fade, posting, code, newest, candidates, line, shift):
+    """Return where the newest `candidates` occurrences are of what each history ends in, and what it counts to share that.
 
-    query, back, item (E,); a code is a timeline << line | a place, and has room for `back << shift` between the two.
+    Histories: start (B + 1,), item and kind (N,); looked for are the newest events of each that are positive, by kind. rare (n,) is what an
+    item counts, fade what an event counts that lies so far back. Keys of query, timeline, back and place (K,) int64: a code is a timeline
+    << line | a place, and has room for `back << shift` between the two. Weights (B, H) by query and back.
     """
-    total = 0
-    for event in range(len(item)):
-        total += min(candidates, posting[item[event] + 1] - posting[item[event]])
+    weight, total = np.zeros((len(start) - 1, 1 << (line - shift)), np.float64), 0
+    for query in range(len(start) - 1):
+        for back in range(min(newest, start[query + 1] - start[query])):
+            row = item[start[query + 1] - 1 - back]
+            if row < len(rare) and positive[kind[start[query + 1] - 1 - back]]:
+                weight[query, back] = fade[back] * rare[row]
+                total += min(candidates, posting[row + 1] - posting[row])
     keys, at = np.empty(total, np.int64), 0
-    for event in range(len(item)):
-        more = query[event] << (line + 32) | back[event] << shift
-        high = posting[item[event] + 1]
-        for place in range(max(posting[item[event]], high - candidates), high):
-            keys[at] = code[place] + more
-            at += 1
-    return keys
+    for query in range(len(start) - 1):
+        for back in range(min(newest, start[query + 1] - start[query])):
+            row = item[start[query + 1] - 1 - back]
+            if row < len(rare) and positive[kind[start[query + 1] - 1 - back]]:
+                more, high = query << (line + 32) | back << shift, posting[row + 1]
+                for place in range(max(posting[row], high - candidates), high):
+                    keys[at] = code[place] + more
+                    at += 1
+    return keys, weight
 
 
 @njit(cache=True, nogil=True)

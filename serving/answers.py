@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 from fastapi import HTTPException, Request, Response
 from redis.exceptions import RedisError
+from starlette.types import Receive, Scope, Send
 
 from serving import cursor as cursors
 from serving.arrange import POOL
@@ -41,7 +42,7 @@ async def taken(request: Request, batch: Sequence[Event]) -> Response:
     for event, is_new in zip(batch, new, strict=True):
         counted.event(event.event_type if is_new else "duplicate")
     accepted = sum(new)
-    return reply({"accepted": accepted, "duplicates": len(new) - accepted, "request_id": request_id(request)})
+    return Reply({"accepted": accepted, "duplicates": len(new) - accepted, "request_id": request_id(request)})
 
 
 async def recommended(request: Request, user_id: str, k: int, wish: Wish) -> Response:
@@ -168,12 +169,20 @@ def answered(
     snapshot: Snapshot, items: list[dict[str, Any]], request_id: str, degraded: bool = False, next_cursor: str | None = None
 ) -> Response:
     """Write a list."""
-    return reply({"items": items, "release": snapshot.id, "request_id": request_id, "degraded": degraded, "next_cursor": next_cursor})
+    return Reply({"items": items, "release": snapshot.id, "request_id": request_id, "degraded": degraded, "next_cursor": next_cursor})
 
 
-def reply(content: dict[str, Any], status: int = 200) -> Response:
-    """Write JSON."""
-    return Response(orjson.dumps(content), status, media_type="application/json")
+class Reply(Response):
+    """JSON, written without what Response looks into: half of its cost."""
+
+    def __init__(self, content: dict[str, Any], status: int = 200):
+        self.status_code, self.background, self.body = status, None, orjson.dumps(content)
+        self.raw_headers = [(b"content-length", b"%d" % len(self.body)), (b"content-type", b"application/json")]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 def request_id(request: Request) -> str:

@@ -25,13 +25,13 @@ from recsys.settings import Settings
 from serving.answers import (
     AWAY,
     READ_BUDGET,
+    Reply,
     answered,
     by_house_rules,
     history,
     not_now,
     page,
     recommended,
-    reply,
     request_id,
     seen,
     taken,
@@ -125,7 +125,7 @@ async def add_events(
 @v1.post("/users/{user_id:id}/merge", response_model=Moved, tags=["people"])
 async def sign_in(request: Request, user_id: Annotated[UserId, Path()], body: SignIn) -> Response:
     """Say who is behind a session: what it did so far moves into the user's profile. Done twice, it changes nothing more."""
-    return reply({"moved": await written(request.app.state.profiles.sign_in(body.session_id, user_id)), "request_id": request_id(request)})
+    return Reply({"moved": await written(request.app.state.profiles.sign_in(body.session_id, user_id)), "request_id": request_id(request)})
 
 
 @v1.delete("/users/{user_id:id}", response_model=Deleted, tags=["people"])
@@ -133,7 +133,7 @@ async def delete_user(
     request: Request, user_id: Annotated[Id, Path(description='a user, or "session:ID" for somebody who is not signed in')]
 ) -> Response:
     """Delete a profile. What happened up to now does not come back into it; the event log is not touched."""
-    return reply({"deleted": await written(request.app.state.profiles.remove(user_id)), "request_id": request_id(request)})
+    return Reply({"deleted": await written(request.app.state.profiles.remove(user_id)), "request_id": request_id(request)})
 
 
 @v1.get("/recommend/{user_id:id}", response_model=Answer, tags=["recommend"])
@@ -192,7 +192,7 @@ async def why_not(
     found = snapshot.why_not(past, item_id, k, seen(request, exclude_seen), wish.exclude_items, include_items, wish.filters)
     if request.app.state.rules.now and found["stage"] in ("recommended", "ranked"):
         found = by_house_rules(found, item_id, (await page(request, past, k, wish, user_id, degraded, request_id(request)))[0])
-    return reply({"item_id": item_id, **found, "release": snapshot.id, "request_id": request_id(request), "degraded": degraded})
+    return Reply({"item_id": item_id, **found, "release": snapshot.id, "request_id": request_id(request), "degraded": degraded})
 
 
 @v1.get("/onboarding", response_model=Answer, tags=["recommend"])
@@ -224,14 +224,14 @@ async def put_item(request: Request, item_id: Annotated[Id, Path()], body: ItemI
     await _restock(request, {"item_id": item_id, **told, WITHDRAWN: 0})
     snapshot = request.app.state.engine.snapshot
     known = snapshot is not None and 0 < snapshot.vocab.row(item_id) < len(snapshot.vocab.base)
-    return reply({"item_id": item_id, "release_knows": known, "request_id": request_id(request)})
+    return Reply({"item_id": item_id, "release_knows": known, "request_id": request_id(request)})
 
 
 @v1.delete("/items/{item_id:id}", response_model=Withdrawn, tags=["items"])
 async def withdraw_item(request: Request, item_id: Annotated[Id, Path()]) -> Response:
     """Withdraw an item: it is not recommended any more, until it is put again. What people did with it stays."""
     await _restock(request, {"item_id": item_id, WITHDRAWN: 1})
-    return reply({"item_id": item_id, "request_id": request_id(request)})
+    return Reply({"item_id": item_id, "request_id": request_id(request)})
 
 
 @v1.get("/releases", response_model=Releases, tags=["releases"])
@@ -239,13 +239,13 @@ async def releases(request: Request) -> Response:
     """Say which release answers and which others are there."""
     engine: Engine = request.app.state.engine
     live = engine.snapshot.id if engine.snapshot else None
-    return reply({"live": live, "releases": await asyncio.to_thread(engine.registry.ids)})
+    return Reply({"live": live, "releases": await asyncio.to_thread(engine.registry.ids)})
 
 
 @health.get("/live", response_model=Alive)
 async def live() -> Response:
     """Say that the process runs."""
-    return reply({"status": "ok"})
+    return Reply({"status": "ok"})
 
 
 @health.get("/ready", response_model=Ready, responses={503: {"description": "a part is missing", "model": Ready}})
@@ -258,7 +258,7 @@ async def ready(request: Request) -> Response:
     except AWAY:
         redis = False
     ready = redis and snapshot is not None
-    return reply({"ready": ready, "release": snapshot.id if snapshot else None, "redis": redis}, 200 if ready else 503)
+    return Reply({"ready": ready, "release": snapshot.id if snapshot else None, "redis": redis}, 200 if ready else 503)
 
 
 @operations.get("/metrics", response_class=PlainTextResponse)

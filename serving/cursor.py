@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from zlib import crc32
 
 import numpy as np
@@ -15,9 +15,12 @@ SHOWN = 1000
 """Items that a cursor can carry: nobody leafs through more."""
 
 
-def fingerprints(ids: Iterable[str]) -> np.ndarray:
+def fingerprints(ids: Sequence[str]) -> np.ndarray:
     """Return a number of 32 bits for each item id, (n,) uint32. Of a million items some share one: then the other is passed over too."""
-    return np.array([crc32(id.encode("utf-8", "surrogatepass")) for id in ids], np.uint32)
+    try:
+        return np.array([crc32(id.encode()) for id in ids], np.uint32)
+    except UnicodeEncodeError:  # half of a character
+        return np.array([crc32(id.encode("utf-8", "surrogatepass")) for id in ids], np.uint32)
 
 
 def question(**asked: object) -> int:

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from time import perf_counter, time
 from typing import Any
-from uuid import uuid4
 
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -64,12 +63,9 @@ class Metrics:
 
     def items_from(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Count recommended items by who spoke for them."""
-        count: dict[str, int] = {}
-        for item in items:
-            source = item["source"]
-            count[source] = count.get(source, 0) + 1
-        for source, number in count.items():
-            self.child(self.sources, source).inc(number)
+        sources = [item["source"] for item in items]
+        for source in set(sources):
+            self.child(self.sources, source).inc(sources.count(source))
 
     def page(self, snapshot: Snapshot | None, waiting: int | None) -> bytes:
         """Write everything the way Prometheus reads it: what all workers of this server counted, and how things stand now.
@@ -135,7 +131,7 @@ class Measured:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status, started, id = perf_counter(), 500, False, uuid4().hex
+        began, status, started, id = perf_counter(), 500, False, os.urandom(16).hex()
         scope["request_id"] = id
 
         async def noted(message: Message) -> None:

@@ -18,7 +18,7 @@ from recsys.log import SEGMENT_ROWS, Log, Position
 from recsys.progress import Step, silent
 from recsys.settings import Serving, Settings
 from serving.history import Event
-from serving.profiles import member, profile_keys
+from serving.profiles import FORM, member, profile_keys
 
 SENT = 5000
 """Events sent to Redis at a time."""
@@ -57,7 +57,7 @@ def warm(url: str, home: Home, settings: Settings, step: Step = silent) -> int:
 def _mark(log: Log, offset: int, serving: Serving) -> bytes:
     """Say that a log was read up to an offset: which log, where it ends there, and what was taken from it."""
     last = log.read(Position(offset - 1), Position(offset), ["event_id"])["event_id"].to_pylist()
-    return orjson.dumps({"log": str(log.folder), "offset": offset, "last": last, "events": serving.profile_events})
+    return orjson.dumps({"log": str(log.folder), "offset": offset, "last": last, "events": serving.profile_events, "form": FORM})
 
 
 def _warmed(mark: bytes | None, log: Log, serving: Serving) -> int:

@@ -51,7 +51,7 @@ def test_a_profile_holds_item_ids_and_types_oldest_first(server, store):
     assert new == [True, True, True]
     assert profile == History(["alien", "heat", "brazil"], [CODE["dislike"], CODE["play"], CODE["skip"]], [1, 2, 3])
     held = [orjson.loads(member) for member in store.zrange(profile_keys("t", "ann")[0], 0, -1)]
-    assert held == [["a", "dislike", "alien", None], ["b", "play", "heat", 0.5], ["c", "skip", "brazil", None]]
+    assert held == [["a", "dislike", "alien", None, 1], ["b", "play", "heat", 0.5, 2], ["c", "skip", "brazil", None, 3]]
 
 
 EVENTS = st.lists(
@@ -189,10 +189,10 @@ def test_every_key_is_capped_and_all_but_the_streams_expire(server, store, monke
     monkeypatch.setattr(profiles, "RETRY_EVENTS", 30)
     merge_all(server, [[play("heat", n, f"e{n}") for n in range(100)]], limit=20, days=2)
     keys = {key.decode().split(":")[2]: key for key in store.keys("*")}
-    assert set(keys) == {"profile", "seen", "events"}
-    assert 0 < store.ttl(keys["profile"]) <= 2 * 86_400
+    assert set(keys) == {"profile2", "seen", "events"}
+    assert 0 < store.ttl(keys["profile2"]) <= 2 * 86_400
     assert 0 < store.ttl(keys["seen"]) <= profiles.RETRY_WINDOW
-    assert (store.zcard(keys["profile"]), store.zcard(keys["seen"])) == (20, 30)
+    assert (store.zcard(keys["profile2"]), store.zcard(keys["seen"])) == (20, 30)
 
 
 def test_a_full_stream_refuses_and_stores_nothing(server, store, monkeypatch):
