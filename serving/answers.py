@@ -1,6 +1,5 @@
 """What an answer is made of, whichever way a request came in: the profile, the list, what is logged, and the bytes."""
 
-import asyncio
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
@@ -23,9 +22,6 @@ from serving.snapshot import Ask, Snapshot
 
 READ_BUDGET = 0.25
 """Seconds that a recommendation waits for the profile before it answers without."""
-
-WRITE_BUDGET = 2.0
-"""Seconds that an event waits for Redis before it is refused."""
 
 NO_ITEMS = np.zeros(0, np.uint32)
 NOBODY = History([], [], [])
@@ -155,10 +151,9 @@ def seen(request: Request, asked: bool | None) -> bool:
 
 
 async def written(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for a change in Redis; what it does not acknowledge in time is said so, never lost in silence."""
+    """Wait for a change in Redis; what it does not acknowledge in time (serving.wire.ANSWERS) is said so, never lost in silence."""
     try:
-        async with asyncio.timeout(WRITE_BUDGET):
-            return await work
+        return await work
     except StreamFull as error:
         raise not_now(str(error)) from None
     except AWAY:

@@ -34,6 +34,11 @@ class Event:
         said = [self.user_id, self.session_id, self.item_id, self.timestamp, self.event_type, self.value]
         return self.event_id or hashlib.blake2b(orjson.dumps(said), digest_size=16).hexdigest()
 
+    def named(self) -> "Event":
+        """Return the same event with its id written into it."""
+        user, session = self.user_id, self.session_id
+        return Event(self.item_id, self.event_type, self.timestamp, self.id, user, session, self.value, self.request_id)
+
 
 @dataclass(frozen=True, slots=True)
 class History:

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 from zlib import crc32
 
@@ -188,10 +188,11 @@ class Profiles:
         limits = (self.limit, self.seconds, RETRY_EVENTS, RETRY_WINDOW, STREAM_EVENTS)
         commands: list[tuple[Word, ...]] = []
         for event in batch:
-            id = event.id
+            if not event.event_id:
+                event = event.named()
+            id = event.event_id
             kept = member(event) if event.event_type in events.PROFILE else b""
-            stored = orjson.dumps(event if event.event_id else replace(event, event_id=id))
-            keys, hour = profile_keys(self.tenant, event.owner), event.timestamp // 3_600_000
+            stored, keys, hour = orjson.dumps(event), profile_keys(self.tenant, event.owner), event.timestamp // 3_600_000
             late = event.event_type in events.POSITIVE and self._counts(event.event_type, event.value)
             late = late and event.timestamp > now - LATELY_HOURS * 3_600_000
             undo = event.event_type == "undo"

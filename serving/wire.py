@@ -20,6 +20,9 @@ WATCH = 0.02
 DEAD = 3.0
 """Seconds without an answer after which a connection is given up."""
 
+ANSWERS = 2.0
+"""Seconds that Redis has for an answer, unless a caller says otherwise."""
+
 Word = str | bytes | int | float
 
 
@@ -42,7 +45,7 @@ class Wire(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._reader = hiredis.Reader()
 
-    async def call(self, *words: Word, within: float = 2.0, again: bool = True) -> Any:
+    async def call(self, *words: Word, within: float = ANSWERS, again: bool = True) -> Any:
         """Send one command and return its reply: bytes, int, None or a list. again: it may be sent twice, where a connection was lost.
 
         Raises ResponseError for an error reply, TimeoutError where there is none in time, OSError where there is no connection.
@@ -57,7 +60,7 @@ class Wire(asyncio.Protocol):
             await self._connect()
             return await self._send(words, within)
 
-    async def calls(self, commands: list[tuple[Word, ...]], within: float = 2.0) -> list[Any]:
+    async def calls(self, commands: list[tuple[Word, ...]], within: float = ANSWERS) -> list[Any]:
         """Send commands together and return all replies; an error reply is returned, anything else is raised as by `call`."""
         for again in (False, True):
             if not self._open:
