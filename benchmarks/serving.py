@@ -105,9 +105,12 @@ def _measure(
         load.post(
             "/v1/events", {"user_id": f"p{n % askers}", "item_id": f"i{n % items + 1}", "event_type": "play", "timestamp": NOW / 1000 + n}
         )
-        for n in range(4 * some)
+        for n in range(6 * some)
     ]
-    parts = [load.flood(taps[n::4], 16) for n in range(4)]
-    figures.append(Figure("events over HTTP, one each, 16 at once", float(np.median(parts)), "events/s", floor_rate, "the same"))
+    for callers in (16, 64):  # each waits until its event is on the disk
+        parts = [load.flood(taps[n::6], callers) for n in range(callers == 64, 6, 2)]
+        live = load.flood((lives * 3)[: 2 * some], callers)
+        what = f"GET /health/live, {callers} at once"
+        figures.append(Figure(f"events over HTTP, one each, {callers} at once", float(np.median(parts)), "events/s", live, what))
     each, floor = np.median(spent, axis=0).tolist()
     return figures, each, floor

@@ -17,6 +17,7 @@ from serving.history import Event, History
 from serving.messages import MAX_K, Wish
 from serving.metrics import Metrics
 from serving.profiles import StreamFull
+from serving.reasons import because
 from serving.rules import Pin, Rules
 from serving.snapshot import Ask, Snapshot
 
@@ -79,7 +80,7 @@ async def page(
             if house.pin and not len(shown):
                 items = _pinned(snapshot, past, items, k, house.pin, exclude_seen, wish)
     if wish.explain:
-        for item, reasons in zip(items, snapshot.because(past, items, exclude_seen=exclude_seen, shown=shown, **rules), strict=True):
+        for item, reasons in zip(items, because(snapshot, past, items, exclude_seen=exclude_seen, shown=shown, **rules), strict=True):
             item["because"] = reasons
     now_shown = cursors.fingerprints([item["item_id"] for item in items])
     shown = np.concatenate([shown, now_shown]) if len(shown) else now_shown

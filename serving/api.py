@@ -22,6 +22,7 @@ from recsys.errors import BadInput, nearest
 from recsys.events import positive
 from recsys.home import Home
 from recsys.settings import Settings
+from serving import reasons
 from serving.answers import (
     AWAY,
     READ_BUDGET,
@@ -189,7 +190,7 @@ async def why_not(
     past, degraded = await history(request, user_id)
     snapshot = there_is_one(request)
     wish = Wish(exclude_seen=exclude_seen, exclude_items=exclude_items or [], include_items=include_items, filters=_filters(filters))
-    found = snapshot.why_not(past, item_id, k, seen(request, exclude_seen), wish.exclude_items, include_items, wish.filters)
+    found = reasons.why_not(snapshot, past, item_id, k, seen(request, exclude_seen), wish.exclude_items, include_items, wish.filters)
     if request.app.state.rules.now and found["stage"] in ("recommended", "ranked"):
         found = by_house_rules(found, item_id, (await page(request, past, k, wish, user_id, degraded, request_id(request)))[0])
     return Reply({"item_id": item_id, **found, "release": snapshot.id, "request_id": request_id(request), "degraded": degraded})

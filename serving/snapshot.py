@@ -61,12 +61,6 @@ PRIOR = 100.0
 UNLIKE = 0.7
 """How much it counts in onboarding that items are unlike each other (serving.arrange.diversified)."""
 
-REASONS = 10
-"""Newest watched items that are asked what they say for a recommendation."""
-
-RANKED = 500
-"""So far a place is looked for that is not among those shown."""
-
 Found = tuple[int, float, str]
 """Row, score and source."""
 
@@ -321,7 +315,7 @@ class Snapshot:
 
     def recommend_many(self, asks: Sequence[Ask]) -> list[list[dict[str, Any]]]:
         """Return what `recommend` would to each, asked together: the towers, the neighbours and the index are each asked once."""
-        asked = [self._understood(ask) for ask in asks]
+        asked = [self.understood(ask) for ask in asks]
         told = [one for one in asked if len(one.past.item)]
         if told:
             self._answered(told, max(fusion.BEST, *(ask.k for ask in asks)))
@@ -335,7 +329,7 @@ class Snapshot:
         if len(found) < k:
             rest = asked.without(row for row, _, _ in found)
             if len(asked.disliked):
-                rest = rest.without((self._pushed(asked.disliked, np.arange(len(self.vectors))) == 0).nonzero()[0].tolist())
+                rest = rest.without((self.pushed(asked.disliked, np.arange(len(self.vectors))) == 0).nonzero()[0].tolist())
             order, score = (self.popular, self.popularity) if len(asked.past.item) or self.cold is None else self.cold
             more = order[first(order, rest.own, rest.out, k - len(found))].tolist()
             found += [(row, float(score[row]), "popular") for row in more]
@@ -378,74 +372,7 @@ class Snapshot:
             for place, chance, by_chance in zip(places.tolist(), propensity.tolist(), drawn.tolist(), strict=True)
         ]
 
-    def because(self, history: Iterable[Event] | History, items: Sequence[dict[str, Any]], **wish: Any) -> list[list[dict[str, Any]]]:
-        """Return for each recommended item which of the newest watched ones speak for it, at most two, the one that says most first.
-
-        wish: what `recommend` was asked beside. Each is asked what it says by leaving it out of the history and scoring again: `share` of
-        the score goes with it. What lowers nothing is not named, so an item that is shown to everybody has no reason.
-        """
-        rows = self.vocab.rows(item["item_id"] for item in items)
-        history = History.of(history)
-        told = zip(history.items, history.kinds, strict=True)
-        liked = [id for id, kind in told if events.IS_POSITIVE[kind] and self.vocab.row(id)]
-        newest = list(dict.fromkeys(reversed(liked)))[:REASONS]
-        whole = self._scores(history, rows, **wish)
-        lost = np.zeros((len(newest), len(rows)))
-        for number, id in enumerate(newest):
-            lost[number] = whole - self._scores(history.without(id), rows, **wish)
-        reasons = []
-        for place, score in enumerate(whole.tolist()):
-            best = [number for number in np.argsort(-lost[:, place], kind="stable")[:2].tolist() if lost[number, place] > 1e-9]
-            shares = [min(1.0, float(lost[number, place]) / max(score, 1e-12)) for number in best]
-            reasons.append([self._named(newest[number]) | {"share": share} for number, share in zip(best, shares, strict=True)])
-        return reasons
-
-    def why_not(
-        self,
-        history: Iterable[Event] | History,
-        item_id: str,
-        k: int,
-        exclude_seen: bool = True,
-        exclude_items: Sequence[str] = (),
-        include_items: Sequence[str] | None = None,
-        filters: Filters | None = None,
-    ) -> dict[str, Any]:
-        """Say at which stage an item falls out of somebody's list, or where it stands: stage, detail, rank and score where it has them."""
-        row = self.vocab.row(item_id)
-        if not row and item_id in self.gone:
-            return _fell("withdrawn", "it was withdrawn before a release knew it; put it again to bring it back")
-        if not row:
-            return _fell("unknown", f"neither release {self.id} nor the shelf has it; put it, or update after somebody watched it")
-        if len(self.withdrawn) and self.withdrawn[row]:
-            return _fell("withdrawn", "it was withdrawn; put it again to bring it back")
-        history = History.of(history)
-        words = [kind for id, kind in zip(history.items, history.kinds, strict=True) if id == item_id and kind in READ]
-        if words and words[-1] in NEGATIVE:
-            last = events.EVENT_TYPES[words[-1]]
-            return _fell(last, f"the person's last word about it is a {last}")
-        if words and exclude_seen:
-            return _fell("seen", "the person had it already, and exclude_seen is true")
-        if item_id in exclude_items:
-            return _fell("excluded", "exclude_items names it")
-        if include_items is not None and item_id not in include_items:
-            return _fell("not included", "include_items does not name it")
-        if filters and not self.shelf.let_through(filters)[row]:
-            missed = [name for name, condition in filters.items() if not self.shelf.let_through({name: condition})[row]]
-            return _fell("filtered", f"it does not meet the filter on {', '.join(missed)}")
-        asked = self._understood(Ask(history, k, exclude_seen))
-        if len(asked.disliked) and self._pushed(asked.disliked, np.array([row]))[0] == 0:
-            closest = asked.disliked[np.argmax(self.vectors[asked.disliked] @ self.vectors[row])]
-            return _fell("near copy", f"it is nearly the same as {self.vocab.id(int(closest))!r}, which the person dislikes")
-        found = self.recommend(history, max(k, RANKED), exclude_seen, exclude_items, include_items, filters)
-        rank = next((place for place, item in enumerate(found, 1) if item["item_id"] == item_id), None)
-        if rank is None:
-            return _fell("ranked", f"it stands behind the best {len(found)}")
-        about = {"rank": rank, "score": found[rank - 1]["score"], "source": found[rank - 1]["source"]}
-        if rank > k:
-            return _fell("ranked", f"it stands at place {rank}, and {k} are shown") | about
-        return {"stage": "recommended", "detail": f"it is shown, at place {rank}"} | about
-
-    def _understood(self, ask: Ask) -> Asked:
+    def understood(self, ask: Ask) -> Asked:
         """Return the question of somebody; its past is empty where nothing in it is known."""
         allowed, out = self._allowed(ask.include_items, ask.filters), self.withdrawn
         if allowed is not None:
@@ -493,9 +420,9 @@ class Snapshot:
         for one, low, high in zip(asked, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
             one.voted, one.vote = item[low:high], vote[low:high]
 
-    def _scores(self, history: History, rows: np.ndarray, **wish: Any) -> np.ndarray:
+    def scores(self, history: History, rows: np.ndarray, **wish: Any) -> np.ndarray:
         """Return what `recommend` would score some rows, (R,), were they among the best; zeros for whom nothing is known."""
-        asked = self._understood(Ask(history, 0, **wish))
+        asked = self.understood(Ask(history, 0, **wish))
         if not len(asked.past.item):
             return np.zeros(len(rows))
         self._answered([asked], fusion.BEST)
@@ -503,7 +430,7 @@ class Snapshot:
             place = dict(zip(asked.had.item.tolist(), asked.had.place.tolist(), strict=True))
             pull = np.array([self.again.towers[place[row]] if row in place else 0.0 for row in rows.tolist()])
             with np.errstate(divide="ignore"):
-                pull += np.log(self._pushed(asked.disliked, rows))
+                pull += np.log(self.pushed(asked.disliked, rows))
             return self.prototypes[rows] @ asked.user + self.bias[rows] + pull / self.scale
         known, said, factor, _ = self._judged(asked, fusion.BEST, fusion.BEST, rows)
         score = said.sum(axis=0) * (factor if len(factor) else 1.0)
@@ -558,7 +485,7 @@ class Snapshot:
             users[told] = self.user_tower.run(["user"], dict(zip(FEED, some, strict=True)))[0]
         return users
 
-    def _pushed(self, disliked: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def pushed(self, disliked: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return what the scores of rows are multiplied by for what is disliked, (C,)."""
         return refused.factors(self.vectors[rows], self.vectors[disliked]) if len(disliked) else np.ones(len(rows), np.float32)
 
@@ -574,7 +501,7 @@ class Snapshot:
             rows, raw = self._best(others, depth)
             last, full = raw[-1] if len(raw) else -np.inf, len(rows) >= depth
             rows, raw = np.concatenate([rows, had.item]), np.concatenate([raw, own])
-            factor = self._pushed(asked.disliked, rows)
+            factor = self.pushed(asked.disliked, rows)
             with np.errstate(divide="ignore"):
                 scores = raw + np.log(factor) / self.scale
             chosen = [place for place in np.lexsort((rows, -scores))[:k].tolist() if factor[place] > 0]
@@ -617,7 +544,7 @@ class Snapshot:
         )  # fmt: skip
         factor = self.lift[rows].astype(np.float64) if self.lifts else NO_FACTOR
         if len(asked.disliked):
-            pushed = self._pushed(asked.disliked, rows)
+            pushed = self.pushed(asked.disliked, rows)
             factor = factor * pushed if self.lifts else pushed.astype(np.float64)
         return rows, said, factor, limit * self.most_lift
 
@@ -668,9 +595,9 @@ class Snapshot:
         return rows[order], scores[order]
 
     def _item(self, row: int, score: float, source: str) -> dict[str, Any]:
-        return {**self._named(self.vocab.id(row)), "score": score, "source": source}
+        return {**self.named(self.vocab.id(row)), "score": score, "source": source}
 
-    def _named(self, id: str) -> dict[str, Any]:
+    def named(self, id: str) -> dict[str, Any]:
         """Name an item, with its title where there is one."""
         title = self.titles[self.vocab.row(id)]
         return {"item_id": id} if title is None else {"item_id": id, "title": title}
@@ -698,10 +625,6 @@ def _in_order(
     ranked: list[dict[str, Any]], scores: np.ndarray, rows: np.ndarray, order: np.ndarray
 ) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
     return [ranked[place] for place in order.tolist()], scores[order], rows[order]
-
-
-def _fell(stage: str, detail: str) -> dict[str, Any]:
-    return {"stage": stage, "detail": detail, "rank": None, "score": None, "source": None}
 
 
 def _by_fingerprint(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

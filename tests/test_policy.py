@@ -20,6 +20,8 @@ from recsys.settings import NeighbourSettings, Settings
 from recsys.vocab import Vocabulary
 from serving import cursor as cursors
 from serving.history import Event
+from serving.reasons import because as reasons_of
+from serving.reasons import why_not
 from serving.shelf import Shelf
 from serving.snapshot import Snapshot
 
@@ -145,7 +147,7 @@ def test_what_an_item_is_there_for_is_what_lowers_it_when_left_out(tmp_path: Pat
     snapshot = many(tmp_path, fuse, exact_below=1000)
     history = [Event(id, "play", NOW + n * 1000) for n, id in enumerate(["i20", "i90", "i24"])]
     answer = snapshot.recommend(history, 100)
-    reasons = snapshot.because(history, answer)
+    reasons = reasons_of(snapshot, history, answer)
     assert sum(map(bool, reasons)) > 20
     for item, because in zip(answer, reasons, strict=True):
         assert [reason["share"] for reason in because] == sorted((reason["share"] for reason in because), reverse=True)
@@ -157,9 +159,9 @@ def test_what_an_item_is_there_for_is_what_lowers_it_when_left_out(tmp_path: Pat
             assert reason["share"] == pytest.approx(min(1.0, lost), rel=1e-3, abs=1e-6)
     best = {item["item_id"]: [reason["item_id"] for reason in because] for item, because in zip(answer, reasons, strict=True)}
     assert set(best["i22"]) == {"i20", "i24"}
-    assert snapshot.because([], snapshot.recommend([], 3)) == [[], [], []]
+    assert reasons_of(snapshot, [], snapshot.recommend([], 3)) == [[], [], []]
     red: dict[str, Any] = {"filters": {"colour": {"any": ["red"]}}, "exclude_items": ["i21"]}
-    (item, *_), (because, *_) = (chosen := snapshot.recommend(history, 5, **red)), snapshot.because(history, chosen, **red)
+    (item, *_), (because, *_) = (chosen := snapshot.recommend(history, 5, **red)), reasons_of(snapshot, history, chosen, **red)
     without = [event for event in history if event.item_id != because[0]["item_id"]]
     left = next(other["score"] for other in snapshot.recommend(without, 300, **red) if other["item_id"] == item["item_id"])
     assert because[0]["share"] == pytest.approx(min(1.0, (item["score"] - left) / item["score"]), rel=1e-3)
@@ -177,21 +179,21 @@ def test_why_not_names_the_stage_at_which_an_item_falls_out(tmp_path: Path) -> N
     red = {"colour": {"any": ["red"]}}
 
     def stage(item: str, **wish: Any) -> str:
-        return snapshot.why_not(history, item, wish.pop("k", 5), **wish)["stage"]
+        return why_not(snapshot, history, item, wish.pop("k", 5), **wish)["stage"]
 
     assert [stage(item) for item in ("nobody", "i9", "i100", "i0", "i200", "i50", "i1")] == [
         "unknown", "withdrawn", "seen", "dislike", "skip", "seen", "near copy"
     ]  # fmt: skip
     assert stage("i101", exclude_items=["i101"]) == "excluded"
     assert stage("i101", include_items=["i102"]) == "not included"
-    assert snapshot.why_not(history, "i101", 5, filters=red)["detail"] == "it does not meet the filter on colour"
+    assert why_not(snapshot, history, "i101", 5, filters=red)["detail"] == "it does not meet the filter on colour"
     answer = snapshot.recommend(history, 10)
     for place, item in enumerate(answer, 1):
-        found = snapshot.why_not(history, item["item_id"], 5)
+        found = why_not(snapshot, history, item["item_id"], 5)
         assert (found["stage"], found["rank"]) == ("recommended" if place <= 5 else "ranked", place)
         assert found["score"] == pytest.approx(item["score"])
     assert stage("i50", exclude_seen=False, k=200) == "recommended"
-    assert snapshot.why_not([], "i0", 5)["rank"] == 1
+    assert why_not(snapshot, [], "i0", 5)["rank"] == 1
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from serving import stock
 from serving.feed import feed
 from serving.history import Event, History
 from serving.opinions import best, first, opinions
+from serving.reasons import because
 from serving.snapshot import Ask, Snapshot
 from training.candidate import Candidate
 from training.memory import Memory
@@ -208,7 +209,7 @@ def test_nothing_is_compiled_while_people_wait(publish: Callable[[Candidate], Re
             one.recommend(some, 20, exclude_seen)
             one.recommend(some, 200, exclude_seen, include_items=[f"i{n}" for n in range(1, 150)])
             one.recommend([*some, Event("i9", "dislike", NOW)], 20, exclude_seen)
-        one.because(some, one.recommend(some, 3))
+        because(one, some, one.recommend(some, 3))
         one.recommend_many([Ask(History.of(life(items, n, rng)), 20) for n in (1, 9, 3)])
     for memory in (made.neighbours, snapshot.neighbours):
         for kind in (np.int32, np.int64):
