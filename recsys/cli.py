@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from recsys.errors import BadInput, RecsysError
 from recsys.home import Home
+from recsys.progress import Step
 from recsys.settings import Settings, load_settings
 
 # Imports of the rooms stand inside the commands: `recsys --help` must not wait for torch.
@@ -35,6 +37,12 @@ keys_app = typer.Typer(
     "every request needs one.",
 )
 app.add_typer(keys_app, name="keys")
+job_app = typer.Typer(
+    no_args_is_help=True,
+    help="The periodic update: look whether one is due, learn, let the gate judge, publish. `run` looks once, for cron, systemd or "
+    "Kubernetes; `watch` goes on looking. Settings: [job] says when, [gate] what must not go live.",
+)
+app.add_typer(job_app, name="job")
 
 _HomeOption = Annotated[
     Path, typer.Option("--home", "-H", envvar="RECSYS_HOME", help="The folder with log/, releases/, redis/. Made when first written to.")
@@ -173,10 +181,12 @@ def releases(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
     registry = Registry(Home(home).releases)
     live = registry.current()
     found = [registry.open(id) for id in registry.ids()]
-    table = Table("release", "live", "parent", "created", "why", "items", "events", "train s", box=None)
+    table = Table("release", "live", "parent", "created", "why", "items", "events", "train s", "ndcg@20", "before", box=None)
     for release in found:
         about, metrics = release.manifest, release.manifest["metrics"]
-        numbers = (str(metrics["items"]), f"{metrics.get('events', 0):.0f}", str(about["seconds"]["train"]))
+        judged = about.get("gate", {}).get("figures", {})  # of an update by the job: on the newest events, its own and its parent's
+        quality = (f"{judged[name]:.4f}" if name in judged else "" for name in ("ndcg@20", "ndcg@20 live"))
+        numbers = (str(metrics["items"]), f"{metrics.get('events', 0):.0f}", str(about["seconds"]["train"]), *quality)
         table.add_row(release.id, "*" if release.id == live else "", about["parent"] or "-", about["created"][:16], about["why"], *numbers)
     empty = f"no release yet; train the first with: recsys fit --home {home}"
     _show({"live": live, "releases": [release.manifest for release in found]}, json, table if found else empty)
@@ -222,10 +232,11 @@ def status(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
         "events_not_learned": len(log.read(after=live.position, columns=["event_id"])) if live else len(log),
         "bytes": {part.name: _size(part) for part in (place.log, place.items, place.releases, place.redis)},
         "profiles": _profiles(place),
+        "job": _job(place),
     }
     table = Table(show_header=False, box=None)
     for name, value in found.items():
-        table.add_row(name.replace("_", " "), ", ".join(f"{k} {v:,}" for k, v in value.items()) if isinstance(value, dict) else str(value))
+        table.add_row(name.replace("_", " "), _told(value))
     _show(found, json, table)
 
 
@@ -322,6 +333,69 @@ def archive(home: _HomeOption = HOME, config: _ConfigOption = None, set: _SetOpt
 
     moved = archive_home(Home(home), _settings(home, config, set))
     _show({"archived": moved}, json, f"{moved} event{'' if moved == 1 else 's'} moved into the log")
+
+
+@job_app.command("run")
+def job_run(
+    home: _HomeOption = HOME,
+    force: Annotated[
+        bool, typer.Option("--force", help="Update where anything is new, whatever the triggers say. The gate is asked all the same.")
+    ] = False,
+    config: _ConfigOption = None,
+    set: _SetOption = None,
+    json: _JsonOption = False,
+) -> None:
+    """Archive what the API took in, and update if that is due: learn it, judge the candidate, publish it or say why not.
+
+    Of two jobs at once one works and the other ends, both with exit code 0. A refused candidate leaves the live release as it is, and what
+    it learned will be learned again; after gate.alarm refusals in a row the exit code is 1.
+    """
+    from recsys.progress import bar
+
+    place, settings = Home(home), _settings(home, config, set)
+    with bar(json) as step:
+        line = _look(place, settings, force, step)
+    _show(line, json, _job_line(line))
+    _alarm(place, settings)
+
+
+@job_app.command("watch")
+def job_watch(home: _HomeOption = HOME, config: _ConfigOption = None, set: _SetOption = None, json: _JsonOption = False) -> None:
+    """Do what `run` does again and again, every job.poll_seconds, until SIGTERM or Ctrl-C; one line for each update."""
+    import time
+
+    import orjson
+
+    from recsys.progress import silent
+
+    place, settings, before = Home(home), _settings(home, config, set), ""
+    with suppress(KeyboardInterrupt):  # SIGTERM is one too: what is half done is given up, and nothing of it is live
+        while True:
+            began, pause = time.monotonic(), settings.job.poll_seconds
+            try:
+                line = _look(place, settings, False, silent)
+                if line["what"] not in ("not due", before):
+                    print(orjson.dumps(line).decode() if json else f"{line.get('time', '')} {_job_line(line)}", flush=True)
+                if line["what"] == "refused":
+                    pause = max(pause, 10 * (time.monotonic() - began))  # it may well be refused again
+                    _alarm(place, settings)
+                before = line["what"] if line["what"] == "superseded" else ""
+            except (RecsysError, OSError) as error:  # a disk or a Redis that is away for a moment must not end the watch
+                _complain(str(error))
+            time.sleep(pause)
+
+
+@job_app.command("log")
+def job_log(
+    home: _HomeOption = HOME,
+    last: Annotated[int, typer.Option("--last", "-n", min=1, help="So many lines.")] = 20,
+    json: _JsonOption = False,
+) -> None:
+    """Show what the job decided and why, the newest last."""
+    from training.journal import Journal
+
+    lines = Journal(Home(home).job).read()[-last:]
+    _show(lines, json, *([f"{line['time']} {_job_line(line)}" for line in lines] or ["the job has not decided anything yet"]))
 
 
 @app.command()
@@ -678,6 +752,67 @@ def _release_line(release: Any) -> str:
         f"release [bold]{release.id}[/bold]: {about['metrics']['events']:,.0f} events learned, {about['metrics']['items']:,} items{new}, "
         f"{about['seconds']['train']:.1f} s training, {about['seconds']['write']:.1f} s writing; live"
     )
+
+
+class Alarm(RecsysError):
+    """So many updates in a row were refused that somebody must look."""
+
+
+def _told(value: Any) -> str:
+    """Write what stands in a table: numbers by thousands, the parts of a dictionary one after the other."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_told(part)}" for name, part in value.items())
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _job(home: Home) -> dict[str, Any] | None:
+    """Return what the job decided last, and how often it was refused since it published; None where it never ran."""
+    from training.journal import Journal
+
+    journal = Journal(home.job)
+    lines = journal.read()
+    return {"last": lines[-1]["what"], "at": lines[-1]["time"], "refused_in_a_row": journal.refusals()} if lines else None
+
+
+def _look(home: Home, settings: Settings, force: bool, step: Step) -> dict[str, Any]:
+    """Do what the job does each time: archive, and update where that is due."""
+    from eval.gate import judge
+    from serving.archive import archive_home
+    from serving.embedded import redis_address
+    from serving.lease import lease
+    from training.job import run
+
+    with redis_address(home, settings) as url:
+        known = settings.model_copy(update={"serving": settings.serving.model_copy(update={"redis_url": url})})
+        archived = archive_home(home, known)
+        with lease(url, settings.serving.tenant) as token:
+            if token is None:
+                return {"what": "superseded", "reason": "another job is at work", "archived": archived}
+            return {**run(home, settings, judge, force, step), "archived": archived}
+
+
+def _job_line(line: dict[str, Any]) -> str:
+    """Say in one line what the job decided."""
+    if line["what"] == "not due":
+        return f"no update is due: {line['events']:,} events since release {line.get('release') or line.get('parent')}"
+    if line["what"] == "superseded":
+        return f"superseded: {line['reason']}"
+    why, held = "; ".join(line["triggers"].values()), line["held back"]
+    learned = f"{line['events']:,} events, {held:,} held back, because of {why}"
+    if line["what"] == "refused":
+        return f"refused: {line['reason']}. Release {line['parent']} stays live ({learned})"
+    figures = line["gate"]["figures"]
+    quality = f", ndcg@20 {figures['ndcg@20']:.4f} on the newest events (was {figures['ndcg@20 live']:.4f})" if "ndcg@20" in figures else ""
+    return f"release {line['release']} is live after {line['seconds']:.0f} s{quality}: {learned}"
+
+
+def _alarm(home: Home, settings: Settings) -> None:
+    """Raise Alarm where too many updates in a row were refused."""
+    from training.journal import Journal
+
+    refusals = Journal(home.job).refusals()
+    if refusals >= settings.gate.alarm:
+        raise Alarm(f"{refusals} updates in a row were refused; see: recsys job log --home {shlex.quote(str(home.path))}")
 
 
 def _profiles(home: Home) -> dict[str, int] | None:

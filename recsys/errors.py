@@ -20,6 +20,10 @@ class ReleaseDamaged(RecsysError):
     """A file of a release is missing or is not the one that was published."""
 
 
+class Refused(RecsysError):
+    """A candidate that must not go live; nothing of it is, and what it learned will be learned again."""
+
+
 class Superseded(RecsysError):
     """Another job published first; nothing of this one is live and nothing is lost."""
 

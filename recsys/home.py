@@ -17,6 +17,7 @@ class Home:
         self.releases = self.path / "releases"
         self.redis = self.path / "redis"
         self.reports = self.path / "reports"
+        self.job = self.path / "job"
         self.keys = self.path / "keys" / "keys.json"
         self.rules = self.path / "rules.toml"
         self.config = self.path / "config.toml"

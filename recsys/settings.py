@@ -131,6 +131,35 @@ class Serving(_Section):
     watch_seconds: float = Field(1.0, gt=0, description="how often to look for a new release")
 
 
+class GateSettings(_Section):
+    """What an update of the job must not do to go live: see `recsys job run`."""
+
+    held_back: float = Field(
+        0.1, ge=0, le=0.5, description="newest share of the new events that an update is judged by; the next one learns them"
+    )
+    questions: int = Field(5000, ge=1, description="at most so many questions are asked of both releases")
+    few: int = Field(100, ge=1, description="by fewer questions nothing is concluded")
+    resamples: int = Field(1000, ge=100, description="draws of the bootstrap over people")
+    worse: float = Field(0.01, ge=0, le=1, description="refused where ndcg@20 on the newest events is surely lower by this share")
+    slices: float = Field(0.1, ge=0, le=1, description="the same for new people, short and long histories, new and known items")
+    forgets: float = Field(0.15, ge=0, le=1, description="the same for what was learned long ago, by the towers")
+    coverage: float = Field(0.5, ge=0, le=1, description="refused where the lists hold fewer different items than this share")
+    pushed: float = Field(5.0, ge=1, description="refused where an item comes to many by more events than this for each of its people")
+    decline: float = Field(0.5, ge=0, le=1, description="refused where the newest events are foretold worse than this share of last time")
+    alarm: int = Field(3, ge=1, description="after so many refusals in a row the job fails, so that somebody looks")
+
+
+class JobSettings(_Section):
+    """When the job updates: any of these is reason enough; 0 turns one off."""
+
+    hours: float = Field(1.0, ge=0, description="hours after the last update, where anything is new")
+    events: int = Field(50_000, ge=0, description="new events")
+    new_items: float = Field(0.05, ge=0, le=1, description="share of the new events that are about items nobody has learned")
+    drift: float = Field(0.25, ge=0, description="population stability index of event types, popularity or session lengths")
+    few: int = Field(1000, ge=1, description="by fewer new events no share and no drift is concluded")
+    poll_seconds: float = Field(30.0, gt=0, description="how often `recsys job watch` looks")
+
+
 class Settings(_Section):
     """The whole configuration of one home; a copy travels in every release."""
 
@@ -141,6 +170,8 @@ class Settings(_Section):
     neighbours: NeighbourSettings = NeighbourSettings()
     index: Index = Index()
     serving: Serving = Serving()
+    gate: GateSettings = GateSettings()
+    job: JobSettings = JobSettings()
 
 
 def load_settings(*files: Path, overrides: dict[str, Any] | None = None, environ: dict[str, str] | None = None) -> Settings:

@@ -1,18 +1,21 @@
-"""From the log to a live release: what `recsys fit` and `recsys update` run."""
+"""From the log to a live release: what `recsys fit`, `recsys update` and the periodic job run."""
 
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 
 from recsys.catalogue import Catalogue as Items
-from recsys.errors import BadInput
-from recsys.events import HISTORY
+from recsys.errors import BadInput, Refused, Superseded
+from recsys.events import HISTORY, milliseconds
 from recsys.home import Home
 from recsys.log import Log, Position
 from recsys.progress import Step, silent
@@ -21,8 +24,26 @@ from recsys.sessions import of_the_same_people
 from recsys.settings import Settings
 from training.candidate import Candidate
 from training.fit import fit
+from training.journal import Journal
+from training.sound import faults
 from training.strategies import parse
+from training.triggers import Situation, reasons
 from training.update import update
+
+
+class Verdict(Protocol):
+    """What a gate says of a candidate."""
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it must not go live; none where it may."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Write it for the manifest and the journal."""
+
+
+Judge = Callable[[Candidate, Candidate, pa.Table, pa.Table, pa.Table], Verdict]
+"""Compares a candidate with the live release: earlier events of the people, what it learned, and newer events (eval.gate.judge)."""
 
 
 def fit_and_publish(home: Home, settings: Settings, until: int | None = None, step: Step = silent) -> Release:
@@ -39,7 +60,7 @@ def fit_and_publish(home: Home, settings: Settings, until: int | None = None, st
         )
     with _threads(settings):
         candidate = fit(events, settings, Items(home.items).items(), step).at(position, None)
-    return _publish(candidate, registry, parent, "first fit" if parent is None else "full retrain", began, step)
+    return _publish(candidate, registry, parent, {"why": "first fit" if parent is None else "full retrain"}, began, step)
 
 
 def update_and_publish(home: Home, settings: Settings, until: int | None = None, step: Step = silent) -> Release | None:
@@ -53,12 +74,78 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
     live = registry.open()
     position = _forward(live, Position(len(log), until))
     new = log.read(live.position, position)
-    if not pc.any(pc.is_in(new["event_type"], value_set=pa.array(sorted(HISTORY)))).as_py():
+    if not _worth_learning(new):
         return None
     parent = Candidate.load(live, settings)
     with _threads(settings):
         candidate = update(parent, new, context(log, live.position, new), parent.settings, Items(home.items).items(), step)
-    return _publish(candidate.at(position, live), registry, live.id, "new events", began, step)
+    return _publish(candidate.at(position, live), registry, live.id, {"why": "new events"}, began, step)
+
+
+def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step: Step = silent) -> dict[str, Any]:
+    """Look once whether an update is due; make, judge and publish it. Return what was decided, as the journal of the home has it.
+
+    Of the new events the newest share is held back (`gate.held_back`): by it the candidate is judged, and the next update learns it. A
+    candidate that is refused leaves no trace but the line in the journal: the next update begins where this one did. force: an update is
+    due where there is anything new, whatever the triggers say; the gate is asked all the same.
+    """
+    began = time.monotonic()
+    parse(settings.update.strategy)
+    registry, log, journal = Registry(home.releases), Log(home.log), Journal(home.job)
+    live, end = registry.open(), Position(len(log))
+    new = log.read(live.position, end)
+    why = reasons(situation(log, live, new), settings.job) if len(log) > live.position.offset else {}
+    if force and _worth_learning(new):
+        why = {"by hand": "asked for with --force", **why}
+    if not why:
+        return {"what": "not due", "events": len(new), "release": live.id}
+    position = _but_the_newest(live, new, len(log), settings.gate.held_back)
+    lesson, held_back = log.read(live.position, position), log.read(position, end)
+    about = {"triggers": why, "events": len(lesson), "held back": len(held_back), "parent": live.id}
+    if not _worth_learning(lesson):
+        return {"what": "not due", **about}
+    try:
+        parent = Candidate.load(live, settings)
+        before = context(log, live.position, pa.concat_tables([lesson, held_back]))
+        with _threads(settings):
+            past = of_the_same_people(before, lesson)
+            candidate = update(parent, lesson, past, parent.settings, Items(home.items).items(), step).at(position, live)
+            if wrong := faults(candidate):
+                raise Refused("; ".join(wrong))
+            step("judging", 0, 1)
+            verdict = judge(candidate, parent, before, lesson, held_back)
+            step("judging", 1, 1)
+        about["gate"] = verdict.as_dict()
+        if verdict.reasons:
+            raise Refused("; ".join(verdict.reasons))
+        told = {"why": ", ".join(why), "triggers": why, "gate": about["gate"]}
+        release = _publish(candidate, registry, live.id, told, began, step)
+    except Refused as refused:
+        return journal.add("refused", **about, reason=str(refused), seconds=round(time.monotonic() - began, 1))
+    except Superseded as superseded:
+        return journal.add("superseded", **about, reason=str(superseded))
+    return journal.add("published", **about, release=release.id, seconds=round(time.monotonic() - began, 1))
+
+
+def situation(log: Log, live: Release, new: pa.Table) -> Situation:
+    """Return what the triggers look at."""
+    age = datetime.now(UTC) - datetime.fromisoformat(live.manifest["created"])
+    known = pq.read_table(live.file("items.parquet"), columns=["item_id"])["item_id"].combine_chunks()
+    old = log.read(Position(max(0, live.position.offset - len(new))), live.position)
+    return Situation(new, old, known, age.total_seconds() / 3600)
+
+
+def _worth_learning(new: pa.Table) -> bool:
+    return bool(pc.any(pc.is_in(new["event_type"], value_set=pa.array(sorted(HISTORY)))).as_py())
+
+
+def _but_the_newest(live: Release, new: pa.Table, end: int, share: float) -> Position:
+    """Return the position that leaves the newest share of what is new for later, and forgets nothing that was learned."""
+    if not share or not len(new):
+        return Position(end)
+    cut = int(np.quantile(milliseconds(new), 1 - share, method="lower"))
+    learned = live.position.until
+    return Position(end, max(cut, live.manifest["now"] + 1 if learned is None else learned))
 
 
 def context(log: Log, before: Position, new: pa.Table) -> pa.Table:
@@ -85,19 +172,22 @@ def _threads(settings: Settings) -> Iterator[None]:
 def _forward(live: Release, wanted: Position) -> Position:
     """Check that the next position covers all that the live release has learned."""
     learned = live.position.until
-    if wanted.until is not None and (learned is None or wanted.until < learned):
+    if wanted.until is not None and (wanted.until <= live.manifest["now"] if learned is None else wanted.until < learned):
         so_far = "all there was, without a date" if learned is None else f"everything before {day(learned)}"
         raise BadInput(f"--until {day(wanted.until)} lies in what release {live.id} has learned ({so_far}); name a later date or none")
     return wanted
 
 
-def _publish(candidate: Candidate, registry: Registry, parent: str | None, why: str, began: float, step: Step) -> Release:
+def _publish(candidate: Candidate, registry: Registry, parent: str | None, told: dict[str, Any], began: float, step: Step) -> Release:
+    """Write a candidate and make it live; raise Refused where it could not be served. told: what its manifest says beside."""
     trained = time.monotonic()
     id = registry.next_id()
     with registry.draft() as draft:
         step("publishing", 0, 1)
         about = candidate.write(draft)
+        if wrong := faults(candidate, about):
+            raise Refused("; ".join(wrong))
         seconds = {"train": round(trained - began, 3), "write": round(time.monotonic() - trained, 3)}
-        release = registry.publish(draft, id, parent, {**about, "why": why, "seconds": seconds})
+        release = registry.publish(draft, id, parent, {**about, **told, "seconds": seconds})
         step("publishing", 1, 1)
     return release

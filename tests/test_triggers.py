@@ -1,0 +1,93 @@
+"""When an update is due: each trigger on a log made for it, and the index of drift by hand."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from worlds import NOW
+
+from recsys.events import SCHEMA
+from recsys.settings import JobSettings
+from training.triggers import Situation, _lengths, psi, reasons
+
+KNOWN = pa.array([f"i{n}" for n in range(100)])
+NEVER = JobSettings(hours=0, events=0, new_items=0, drift=0, few=500)
+
+
+def log(n: int, seed: int, items: int = 100, kinds: tuple[str, ...] = ("play",), session: int = 3, skewed: float = 1.0) -> pa.Table:
+    """n events of sessions of so many, each by somebody else, on a day; the first items are the most popular."""
+    rng = np.random.default_rng(seed)
+    item = np.minimum(rng.pareto(skewed, n) * 5, items - 1).astype(int)
+    time = NOW + (np.arange(n) // session) * 60_000 + np.arange(n) % session * 1000
+    return pa.table(
+        {
+            "event_id": [f"{seed}-{k}" for k in range(n)],
+            "user_id": [f"u{k // session}" for k in range(n)],
+            "item_id": [f"i{k}" for k in item.tolist()],
+            "timestamp": pa.array(time, pa.timestamp("ms", tz="UTC")),
+            "event_type": rng.choice(kinds, n).tolist(),
+            "value": pa.nulls(n, pa.float32()),
+            "session_id": pa.nulls(n, pa.string()),
+            "request_id": pa.nulls(n, pa.string()),
+        },
+        schema=SCHEMA,
+    )
+
+
+def due(new: pa.Table, old: pa.Table | None = None, since: float = 0.1, **wanted: float) -> dict[str, str]:
+    """Ask all triggers of which only some are on; since: hours after the last update."""
+    return reasons(Situation(new, log(2000, 9) if old is None else old, KNOWN, since), NEVER.model_copy(update=wanted))
+
+
+def test_a_schedule_wants_time_to_pass_and_something_new() -> None:
+    assert due(log(5, 0), since=2.0, hours=1.0) == {"schedule": "2.0 hours since the last update (job.hours = 1)"}
+    assert due(log(5, 0), since=0.9, hours=1.0) == {}
+    assert due(log(0, 0), since=9.0, hours=1.0) == {}
+    assert due(log(5, 0, kinds=("impression",)), since=9.0, hours=1.0) == {}  # of which nothing can be learned
+
+
+def test_many_events_are_reason_enough() -> None:
+    assert due(log(1200, 0), events=1200) == {"volume": "1,200 new events (job.events = 1,200)"}
+    assert due(log(1199, 0), events=1200) == {}
+
+
+def test_items_nobody_has_learned_are_counted_once_there_are_enough_events() -> None:
+    many = log(1000, 0, items=300, skewed=0.6)
+    share = 1 - np.isin(many["item_id"].to_numpy(zero_copy_only=False), KNOWN.to_pylist()).mean()
+    assert 0.05 < share < 0.5
+    assert f"{share:.1%} of the new events" in due(many, new_items=0.05)["new items"]
+    assert due(many, new_items=0.6) == {}
+    assert due(many.slice(0, 499), new_items=0.05) == {}
+
+
+@pytest.mark.parametrize(
+    ("what", "new"),
+    [
+        ("event types", log(2000, 1, kinds=("play", "dislike"))),
+        ("popularity", log(2000, 1, skewed=0.3)),
+        ("session lengths", log(2000, 1, session=12)),
+    ],
+)
+def test_drift_is_found_where_it_is(what: str, new: pa.Table) -> None:
+    assert f"the {what} drift" in due(new, drift=0.25)["drift"]
+
+
+def test_what_goes_on_as_before_does_not_drift() -> None:
+    for seed in range(10):
+        assert due(log(2000, seed), drift=0.25) == {}
+    assert due(log(499, 1, session=12), drift=0.25) == {}  # too few to say
+    assert due(log(2000, 1, session=12), old=log(100, 9), drift=0.25) == {}
+
+
+def test_the_stability_index_by_hand() -> None:
+    old, new = np.array([50, 30, 20]), np.array([20, 30, 50])
+    assert psi(old, new) == pytest.approx(0.3 * np.log(5 / 2) + 0.3 * np.log(5 / 2))
+    assert psi(old, old * 7) == 0.0
+    assert np.isfinite(psi(np.array([10, 0]), np.array([0, 10])))
+
+
+def test_a_session_ends_after_half_an_hour() -> None:
+    one = log(4, 0, session=4)
+    time = pa.array(NOW + np.array([0, 60_000, 60_000 + 30 * 60_000, 60_000 + 60 * 60_000 + 1]), pa.timestamp("ms", tz="UTC"))
+    apart = one.set_column(one.column_names.index("timestamp"), SCHEMA.field("timestamp"), time)
+    assert _lengths(one).tolist() == [0, 0, 1, 0, 0, 0]  # one of four
+    assert _lengths(apart).tolist() == [1, 0, 1, 0, 0, 0]  # of three, for 30 minutes are not more than half an hour, and one

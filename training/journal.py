@@ -1,0 +1,54 @@
+"""What the job decided, and why: one line of JSON for each time that it looked and something was to be said."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recsys.files import locked, sync
+
+FILE = "journal.jsonl"
+
+
+class Journal:
+    """The journal of one home's job, H/job/journal.jsonl; lines are only ever added."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def add(self, what: str, **about: Any) -> dict[str, Any]:
+        """Write a line and return it."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "what": what, **about}
+        with locked(self.folder):
+            path = self.folder / FILE
+            torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"  # by a power loss
+            with path.open("ab") as file:
+                file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            sync(self.folder)
+        return line
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return all lines, oldest first; one that was torn by a power loss is passed over."""
+        try:
+            written = (self.folder / FILE).read_text(errors="replace")
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in written.splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
+
+    def refusals(self) -> int:
+        """Return how many updates were refused since one was published."""
+        count = 0
+        for line in reversed(self.read()):
+            if line["what"] == "published":
+                break
+            count += line["what"] == "refused"
+        return count

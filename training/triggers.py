@@ -1,0 +1,127 @@
+"""When to update: each trigger looks at what is new and says why it wants an update, or nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.events import EVENT_TYPES, HISTORY, milliseconds, owners, type_codes
+from recsys.sessions import SESSION_GAP
+from recsys.settings import JobSettings
+
+DECILES = 10
+LENGTHS = np.array([2, 3, 5, 9, 17])
+"""Sessions of 1, 2, 3 to 4, 5 to 8, 9 to 16 and more events are told apart."""
+
+LEAST = 1e-3
+"""A part that holds less of one side counts so much: the index would be without bounds."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the triggers look at: events that the live release has not learned, as many of those that came last before them, the ids it
+    knows, and the hours since the last update (infinite where there was none).
+    """
+
+    new: pa.Table
+    old: pa.Table
+    known: pa.Array
+    hours: float
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """One reason to update, asked by its name."""
+
+    name: str
+    ask: Callable[[Situation, JobSettings], str | None]
+
+
+def reasons(situation: Situation, settings: JobSettings) -> dict[str, str]:
+    """Return why an update is due, by trigger; nothing where it is not."""
+    if not pc.any(pc.is_in(situation.new["event_type"], value_set=pa.array(sorted(HISTORY)))).as_py():
+        return {}
+    found = {trigger.name: trigger.ask(situation, settings) for trigger in TRIGGERS}
+    return {name: why for name, why in found.items() if why}
+
+
+def _schedule(situation: Situation, settings: JobSettings) -> str | None:
+    if settings.hours and situation.hours >= settings.hours:
+        return f"{situation.hours:.1f} hours since the last update (job.hours = {settings.hours:g})"
+    return None
+
+
+def _volume(situation: Situation, settings: JobSettings) -> str | None:
+    if settings.events and len(situation.new) >= settings.events:
+        return f"{len(situation.new):,} new events (job.events = {settings.events:,})"
+    return None
+
+
+def _new_items(situation: Situation, settings: JobSettings) -> str | None:
+    if not settings.new_items or len(situation.new) < settings.few:
+        return None
+    share = 1 - float(pc.mean(pc.is_in(situation.new["item_id"], value_set=situation.known).cast(pa.float64())).as_py())
+    if share >= settings.new_items:
+        return f"{share:.1%} of the new events are about items nobody has learned (job.new_items = {settings.new_items:g})"
+    return None
+
+
+def _drift(situation: Situation, settings: JobSettings) -> str | None:
+    new, old = situation.new, situation.old
+    if not settings.drift or min(len(new), len(old)) < settings.few:
+        return None
+    rank = _deciles(old)
+    measured = {
+        "event types": psi(_types(old), _types(new)),
+        "popularity": psi(np.bincount(rank(old), minlength=DECILES + 1), np.bincount(rank(new), minlength=DECILES + 1)),
+        "session lengths": psi(_lengths(old), _lengths(new)),
+    }
+    name, most = max(measured.items(), key=lambda pair: pair[1])
+    return f"the {name} drift: stability index {most:.2f} (job.drift = {settings.drift:g})" if most >= settings.drift else None
+
+
+def psi(old: np.ndarray, new: np.ndarray) -> float:
+    """Return the population stability index of two counts of the same parts (B,): sum of (new - old) log(new / old) over their shares.
+
+    0 for the same shares; by custom 0.1 is a small shift and 0.25 a large one (Siddiqi, Credit Risk Scorecards, 2006).
+    """
+    shares = [np.maximum(count / max(1, count.sum()), LEAST) for count in (old, new)]
+    return float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())
+
+
+def _types(events: pa.Table) -> np.ndarray:
+    return np.bincount(type_codes(events["event_type"]), minlength=len(EVENT_TYPES))
+
+
+def _deciles(old: pa.Table) -> Callable[[pa.Table], np.ndarray]:
+    """Return what says of each event in which tenth its item was, by old popularity, 1 for the most watched tenth of all events; 0 for an
+    item that was not there.
+    """
+    counts = old["item_id"].value_counts()
+    ids, number = counts.field("values"), counts.field("counts").to_numpy()
+    order = np.argsort(-number, kind="stable")
+    behind = np.cumsum(number[order])
+    tenth = np.empty(len(order), np.int64)
+    tenth[order] = 1 + DECILES * (behind - number[order]) // max(1, int(number.sum()))
+
+    def rank(events: pa.Table) -> np.ndarray:
+        place = pc.index_in(events["item_id"], value_set=ids).to_numpy(zero_copy_only=False) if len(events) else np.zeros(0)
+        found = np.nan_to_num(place, nan=-1).astype(np.int64)
+        return np.where(found >= 0, tenth[np.maximum(found, 0)], 0)
+
+    return rank
+
+
+def _lengths(events: pa.Table) -> np.ndarray:
+    """Return how many sessions have each of LENGTHS; a session ends after half an hour without an event."""
+    time, who = milliseconds(events), owners(events).combine_chunks().dictionary_encode().indices.to_numpy()
+    order = np.lexsort((time, who))
+    begins = (np.diff(who[order], prepend=-1) != 0) | (np.diff(time[order], prepend=0) > SESSION_GAP * 1000)
+    length = np.diff(np.append(np.flatnonzero(begins), len(order)))
+    return np.bincount(np.searchsorted(LENGTHS, length, side="right"), minlength=len(LENGTHS) + 1)
+
+
+TRIGGERS = (Trigger("schedule", _schedule), Trigger("volume", _volume), Trigger("new items", _new_items), Trigger("drift", _drift))
+"""All of them; `reasons` asks each."""
