@@ -1,0 +1,194 @@
+"""The job from the command line: what is due is done once, whoever else tries; what it decided can be read; it ends when it is told to."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import redis
+from worlds import NOW
+
+from recsys import cli
+from recsys.events import SCHEMA
+from recsys.home import Home
+from recsys.log import Log
+from recsys.registry import Registry
+from recsys.settings import load_settings
+from serving.embedded import EmbeddedRedis
+from serving.lease import lease
+from training import job
+from training.journal import FILE, Journal
+
+TINY = """
+[data]
+history = 5
+[model]
+dim = 8
+blocks = 1
+features = 16
+[training]
+epochs = 1
+[update]
+epochs = 1
+[job]
+hours = 0
+events = 50
+poll_seconds = 0.2
+"""
+
+
+def plays(first: int, last: int) -> pa.Table:
+    """One event a minute, of thirty people and twenty films."""
+    rows = [
+        {"event_id": f"e{n}", "user_id": f"u{n * 7 % 30}", "item_id": f"i{n * n % 20}", "timestamp": NOW + n * 60_000, "event_type": "play"}
+        for n in range(first, last)
+    ]
+    return pa.table({field.name: pa.array([row.get(field.name) for row in rows]).cast(field.type) for field in SCHEMA}, schema=SCHEMA)
+
+
+@pytest.fixture
+def home(exported_once: None, tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    Log(home.log).append(plays(0, 200))
+    home.config.write_text(TINY)
+    job.fit_and_publish(home, load_settings(home.config, environ={}))
+    return home
+
+
+def command(home: Home, *words: str) -> list[str]:
+    return [sys.executable, "-m", "recsys.cli", *words, "--home", str(home.path)]
+
+
+@pytest.fixture
+def recsys(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Call the command in this process; return what it prints: JSON or, where it fails, its complaint."""
+
+    def call(*words: str, code: int = 0, as_json: bool = True) -> Any:
+        monkeypatch.setattr(sys, "argv", ["recsys", *words, "--home", str(home.path), *(["--json"] if as_json else [])])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, errors = capsys.readouterr()
+        assert end.value.code == code, errors
+        return (json.loads(out) if as_json else out) if code == 0 else errors
+
+    return call
+
+
+def test_it_updates_when_it_is_due_and_says_why(home: Home, recsys: Callable[..., Any]) -> None:
+    assert recsys("job", "run")["what"] == "not due"
+    Log(home.log).append(plays(200, 230))
+    assert recsys("job", "run") == {"what": "not due", "events": 30, "release": "000001", "archived": 0}
+    Log(home.log).append(plays(230, 300))
+    line = recsys("job", "run")
+    assert (line["what"], line["release"], line["events"], line["held back"]) == ("published", "000002", 89, 11)
+    assert line["triggers"] == {"volume": "100 new events (job.events = 50)"}
+    assert [told["what"] for told in recsys("job", "log")] == ["published"]
+    assert recsys("status")["job"] == {"last": "published", "at": line["time"], "refused_in_a_row": 0}
+    assert recsys("releases")["releases"][-1]["why"] == "volume"
+    readable = recsys("job", "log", as_json=False).replace("\n", " ")
+    assert "release 000002 is live" in readable
+    assert "because of 100 new events (job.events = 50)" in readable
+
+
+def test_force_updates_where_anything_is_new(home: Home, recsys: Callable[..., Any]) -> None:
+    Log(home.log).append(plays(200, 220))
+    assert recsys("job", "run", "--force")["triggers"] == {"by hand": "asked for with --force"}
+
+
+def test_while_another_job_holds_the_lease_nothing_is_done(home: Home, recsys: Callable[..., Any]) -> None:
+    Log(home.log).append(plays(200, 300))
+    with EmbeddedRedis(home.redis) as server, lease(server.url, "recsys") as token:
+        assert token == 1
+        assert recsys("job", "run") == {"what": "superseded", "reason": "another job is at work", "archived": 0}
+    assert Registry(home.releases).current() == "000001"
+    assert recsys("job", "run")["what"] == "published"
+
+
+def test_of_two_jobs_at_once_one_publishes_and_both_end_well(home: Home) -> None:
+    Log(home.log).append(plays(200, 300))
+    both = [subprocess.Popen(command(home, "job", "run", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    told = []
+    for one in both:
+        out, errors = one.communicate(timeout=120)
+        assert one.returncode == 0, errors
+        told.append(json.loads(out)["what"])
+    assert sorted(told) in (["published", "superseded"], ["not due", "published"])
+    assert Registry(home.releases).ids() == ["000001", "000002"]
+
+
+def test_without_a_lease_the_registry_lets_one_of_two_publish(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    Log(home.log).append(plays(200, 300))
+    settings = load_settings(home.config, environ={})
+
+    class Fine:
+        reasons: tuple[str, ...] = ()
+
+        def as_dict(self) -> dict[str, Any]:
+            return {"figures": {}}
+
+    def slow(*words: Any) -> Fine:
+        """While one candidate is judged another job publishes."""
+        if Registry(home.releases).current() == "000001":
+            monkeypatch.undo()
+            assert job.run(home, settings, lambda *words: Fine())["what"] == "published"
+        return Fine()
+
+    line = job.run(home, settings, slow)
+    assert line["what"] == "superseded"
+    assert "the live release became 000002" in line["reason"]
+    assert [told["what"] for told in Journal(home.job).read()] == ["published", "superseded"]
+
+
+def test_after_three_refusals_somebody_is_called(home: Home, recsys: Callable[..., Any]) -> None:
+    journal = Journal(home.job)
+    journal.add("refused", reason="it was bad")
+    journal.add("refused", reason="it was bad")
+    assert recsys("job", "run")["what"] == "not due"
+    journal.add("superseded", reason="another was first")
+    journal.add("refused", reason="it was bad")
+    said = recsys("job", "run", code=1)
+    assert "3 updates in a row were refused; see: recsys job log" in said.replace("\n", " ")
+    journal.add("published", release="000002")
+    assert recsys("job", "run")["what"] == "not due"
+
+
+def test_a_watch_updates_by_itself_and_ends_when_it_is_told_to(home: Home) -> None:
+    with subprocess.Popen(command(home, "job", "watch", "--json"), stdout=subprocess.PIPE, text=True) as watch:
+        try:
+            assert watch.stdout is not None
+            Log(home.log).append(plays(200, 300))
+            assert json.loads(watch.stdout.readline())["release"] == "000002"
+            Log(home.log).append(plays(300, 400))
+            assert json.loads(watch.stdout.readline())["release"] == "000003"
+            watch.send_signal(signal.SIGTERM)
+            assert watch.wait(20) == 0
+            assert watch.stdout.read() == ""
+        finally:
+            watch.kill()
+
+
+def test_a_line_torn_by_a_power_loss_is_passed_over_and_the_next_stands_by_itself(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    first = journal.add("refused", reason="bad")
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(b'{"time": "2026')
+    second = journal.add("published", release="000002")
+    assert journal.read() == [first, second]
+
+
+def test_a_lease_ends_with_its_holder_or_with_its_time(server: EmbeddedRedis, store: redis.Redis) -> None:
+    with lease(server.url, "t") as one, lease(server.url, "t") as other:
+        assert (one, other) == (1, None)
+    with lease(server.url, "t", seconds=1) as third:
+        assert third == 3
+        time.sleep(1.6)  # it was renewed meanwhile
+        assert store.get("{t}:job") == b"3"
+        store.set("{t}:job", 77)  # it slept too long, and another took over
+    assert store.get("{t}:job") == b"77"
