@@ -778,17 +778,15 @@ def _look(home: Home, settings: Settings, force: bool, step: Step) -> dict[str, 
     """Do what the job does each time: archive, and update where that is due."""
     from eval.gate import judge
     from serving.archive import archive_home
-    from serving.embedded import redis_address
-    from serving.lease import lease
+    from serving.lease import Busy, lease
     from training.job import run
 
-    with redis_address(home, settings) as url:
-        known = settings.model_copy(update={"serving": settings.serving.model_copy(update={"redis_url": url})})
-        archived = archive_home(home, known)
-        with lease(url, settings.serving.tenant) as token:
-            if token is None:
-                return {"what": "superseded", "reason": "another job is at work", "archived": archived}
+    archived = archive_home(home, settings)
+    try:
+        with lease(home.job / "lease", settings.serving.redis_url, settings.serving.tenant):
             return {**run(home, settings, judge, force, step), "archived": archived}
+    except Busy as busy:
+        return {"what": "superseded", "reason": str(busy), "archived": archived}
 
 
 def _job_line(line: dict[str, Any]) -> str:

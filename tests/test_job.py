@@ -15,13 +15,14 @@ import redis
 from worlds import NOW
 
 from recsys import cli
+from recsys.errors import BadInput
 from recsys.events import SCHEMA
 from recsys.home import Home
 from recsys.log import Log
 from recsys.registry import Registry
 from recsys.settings import load_settings
 from serving.embedded import EmbeddedRedis
-from serving.lease import lease
+from serving.lease import Busy, lease
 from training import job
 from training.journal import FILE, Journal
 
@@ -104,9 +105,9 @@ def test_force_updates_where_anything_is_new(home: Home, recsys: Callable[..., A
 
 def test_while_another_job_holds_the_lease_nothing_is_done(home: Home, recsys: Callable[..., Any]) -> None:
     Log(home.log).append(plays(200, 300))
-    with EmbeddedRedis(home.redis) as server, lease(server.url, "recsys") as token:
-        assert token == 1
-        assert recsys("job", "run") == {"what": "superseded", "reason": "another job is at work", "archived": 0}
+    with lease(home.job / "lease", "", "recsys"):
+        line = recsys("job", "run")
+        assert line == {"what": "superseded", "reason": "another job is at work on this machine", "archived": 0}
     assert Registry(home.releases).current() == "000001"
     assert recsys("job", "run")["what"] == "published"
 
@@ -183,12 +184,19 @@ def test_a_line_torn_by_a_power_loss_is_passed_over_and_the_next_stands_by_itsel
     assert journal.read() == [first, second]
 
 
-def test_a_lease_ends_with_its_holder_or_with_its_time(server: EmbeddedRedis, store: redis.Redis) -> None:
-    with lease(server.url, "t") as one, lease(server.url, "t") as other:
-        assert (one, other) == (1, None)
-    with lease(server.url, "t", seconds=1) as third:
-        assert third == 3
+def test_a_lease_ends_with_its_holder_or_with_its_time(server: EmbeddedRedis, store: redis.Redis, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"  # two machines that share a Redis
+    with lease(here, server.url, "t") as one:
+        assert one == 1
+        with pytest.raises(Busy, match="on this machine or another"), lease(there, server.url, "t"):
+            pass
+        with pytest.raises(Busy, match=r"on this machine$"), lease(here, server.url, "t"):
+            pass
+    with pytest.raises(BadInput, match="something else"), lease(here, server.url, "t"):
+        raise BadInput("something else")  # is not taken for a busy job
+    with lease(there, server.url, "t", seconds=1) as third:
+        assert third == 4
         time.sleep(1.6)  # it was renewed meanwhile
-        assert store.get("{t}:job") == b"3"
+        assert store.get("{t}:job") == b"4"
         store.set("{t}:job", 77)  # it slept too long, and another took over
     assert store.get("{t}:job") == b"77"
