@@ -392,7 +392,7 @@ def job_log(
     json: _JsonOption = False,
 ) -> None:
     """Show what the job decided and why, the newest last."""
-    from training.journal import Journal
+    from recsys.journal import Journal
 
     lines = Journal(Home(home).job).read()[-last:]
     _show(lines, json, *([f"{line['time']} {_job_line(line)}" for line in lines] or ["the job has not decided anything yet"]))
@@ -767,7 +767,7 @@ def _told(value: Any) -> str:
 
 def _job(home: Home) -> dict[str, Any] | None:
     """Return what the job decided last, and how often it was refused since it published; None where it never ran."""
-    from training.journal import Journal
+    from recsys.journal import Journal
 
     journal = Journal(home.job)
     lines = journal.read()
@@ -806,7 +806,7 @@ def _job_line(line: dict[str, Any]) -> str:
 
 def _alarm(home: Home, settings: Settings) -> None:
     """Raise Alarm where too many updates in a row were refused."""
-    from training.journal import Journal
+    from recsys.journal import Journal
 
     refusals = Journal(home.job).refusals()
     if refusals >= settings.gate.alarm:

@@ -1,11 +1,14 @@
 """The event log: append-only Parquet segments, read from a position, never rewritten in place.
 
-A segment is named after the offsets of its first event and of the one behind its last: 000000000000-000000141695.parquet.
+A segment is named after the offsets of its first event and of the one behind its last: 000000000000-000000141695.parquet. Small ones are
+put together into a larger one, which then stands for them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +17,14 @@ import pyarrow.parquet as pq
 
 from recsys.errors import BadInput
 from recsys.events import SCHEMA, identities
-from recsys.files import locked, write_beside
+from recsys.files import locked, sync, write_beside
 
 SEGMENT_ROWS = 1_000_000
+
+TOGETHER = 8
+"""So many neighbours of like size become one segment: a log that grows by handfuls is rewritten a few times, not each time."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,14 +53,35 @@ class Log:
 
     def segments(self) -> list[Path]:
         """Return the committed segments, oldest first; a gap between two of them is an error."""
-        found = sorted(self.folder.glob("[0-9]*-[0-9]*.parquet"))
-        end = 0
-        for path in found:
+        found, end = list[Path](), 0
+        for path in sorted(self.folder.glob("[0-9]*-[0-9]*.parquet"), key=lambda path: (_bounds(path)[0], -_bounds(path)[1])):
             first, behind = _bounds(path)
+            if behind <= end:
+                continue  # a larger one stands for it
             if first != end:
                 raise BadInput(f"the log misses the events {end} to {first} before {path}; restore that segment from a backup")
+            found.append(path)
             end = behind
         return found
+
+    def compact(self) -> int:
+        """Put small segments together; return how many there are less. Killed at any point, every event is there once."""
+        with locked(self.folder):
+            before = self.segments()
+            for path in set(self.folder.glob("[0-9]*-[0-9]*.parquet")) - set(before):
+                path.unlink()  # a larger one stands for it, and its writer was killed before it could do this
+            while run := _run(self.segments()):
+                parts = [pq.read_table(path) for path in run]
+                metadata = dict(parts[-1].schema.metadata or {})
+                for part in parts:
+                    metadata |= {name: told for name, told in (part.schema.metadata or {}).items() if name.startswith(b"note.")}
+                path = self.folder / f"{_bounds(run[0])[0]:012d}-{_bounds(run[-1])[1]:012d}.parquet"
+                whole = pa.concat_tables([part.replace_schema_metadata() for part in parts]).replace_schema_metadata(metadata)
+                write_beside(path, partial(_write, whole), exclusive=True)
+                for part in run:
+                    part.unlink()
+                sync(self.folder)
+            return len(before) - len(self.segments())
 
     def append(self, table: pa.Table, notes: dict[str, str] | None = None) -> int:
         """Add the events of `table` that the log does not hold yet (by person and event id); return how many were new.
@@ -72,11 +101,14 @@ class Log:
         """Return the events that belong to `upto` (default: all) but not to `after` (default: nothing), in log order."""
         after, upto = after or Position(), upto or Position(len(self))
         names = list(columns or SCHEMA.names)
-        parts = [_part(table, first, after, upto).select(names) for table, first in self._scan(after, upto, names)]
+        parts = _whole(lambda: [_part(table, first, after, upto).select(names) for table, first in self._scan(after, upto, names)])
         return pa.concat_tables([pa.schema([SCHEMA.field(n) for n in names]).empty_table(), *parts])
 
     def notes(self) -> dict[str, str]:
         """Return the notes of the newest segment that carries any."""
+        return _whole(self._notes)
+
+    def _notes(self) -> dict[str, str]:
         for path in reversed(self.segments()):
             metadata = pq.read_schema(path).metadata or {}
             found = {k.decode(): v.decode() for k, v in metadata.items() if k.startswith(b"note.")}
@@ -86,7 +118,10 @@ class Log:
 
     def holds(self, table: pa.Table) -> np.ndarray:
         """Say of each event whether the log has it, (N,) bool: the same event id of the same person."""
-        asked, found = identities(table), np.zeros(len(table), bool)
+        return _whole(lambda: self._holds(identities(table)))
+
+    def _holds(self, asked: pa.ChunkedArray) -> np.ndarray:
+        found = np.zeros(len(asked), bool)
         for path in self.segments():
             known = identities(pq.read_table(path, columns=["event_id", "user_id", "session_id"]))
             found |= pc.is_in(asked, value_set=known).to_numpy()
@@ -99,7 +134,7 @@ class Log:
     def _commit(self, part: pa.Table) -> None:
         first = len(self)
         path = self.folder / f"{first:012d}-{first + len(part):012d}.parquet"
-        write_beside(path, lambda beside: pq.write_table(part, beside, compression="zstd"), exclusive=True)
+        write_beside(path, partial(_write, part), exclusive=True)
 
     def _scan(self, after: Position, upto: Position, names: list[str]) -> Iterator[tuple[pa.Table, int]]:
         for path in self.segments():
@@ -107,6 +142,36 @@ class Log:
             read_before = behind <= after.offset and after.until is None
             if first < upto.offset and not read_before:
                 yield pq.read_table(path, columns=sorted({*names, "timestamp"})), first
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd")
+
+
+def _run(segments: list[Path]) -> list[Path]:
+    """Return neighbours that should be one segment, none where all is well: TOGETHER of one size class, with smaller ones between them."""
+    rows = [behind - first for first, behind in map(_bounds, segments)]
+    size = [(count.bit_length() - 1) // 3 for count in rows]  # the whole part of its logarithm to the base of 8
+    for most in sorted(set(size)):
+        run, total, alike = list[Path](), 0, 0
+        for path, count, which in zip(segments, rows, size, strict=True):
+            if which > most or total + count > SEGMENT_ROWS:
+                run, total, alike = [], 0, 0
+            if which == most or (run and which < most):
+                run, total, alike = [*run, path], total + count, alike + (which == most)
+            if alike == TOGETHER:
+                return run
+    return []
+
+
+def _whole(read: Callable[[], T], times: int = 5) -> T:
+    """Read once more where a segment was put together with others meanwhile."""
+    for _ in range(times - 1):
+        try:
+            return read()
+        except FileNotFoundError:
+            continue
+    return read()
 
 
 def _bounds(path: Path) -> tuple[int, int]:

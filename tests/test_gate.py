@@ -15,13 +15,13 @@ from eval.gate import Verdict, judge
 from recsys.errors import Refused
 from recsys.events import milliseconds
 from recsys.home import Home
+from recsys.journal import Journal
 from recsys.log import Log, Position
 from recsys.registry import Registry
 from recsys.settings import Settings, load_settings
 from recsys.simulate import simulate
 from training import job
 from training.candidate import Candidate
-from training.journal import Journal
 
 DAY = 86_400_000
 SMALL = {

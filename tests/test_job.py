@@ -18,13 +18,13 @@ from recsys import cli
 from recsys.errors import BadInput
 from recsys.events import SCHEMA
 from recsys.home import Home
+from recsys.journal import FILE, Journal
 from recsys.log import Log
 from recsys.registry import Registry
 from recsys.settings import load_settings
 from serving.embedded import EmbeddedRedis
 from serving.lease import Busy, lease
 from training import job
-from training.journal import FILE, Journal
 
 TINY = """
 [data]

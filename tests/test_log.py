@@ -3,6 +3,7 @@
 import multiprocessing
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -161,3 +162,96 @@ def test_two_writers_at_once_lose_nothing_and_double_nothing(log: Log) -> None:
         writer.join(60)
         assert writer.exitcode == 0
     assert sorted(ids(log.read())) == sorted([*names[0], *names[1], "shared"])
+
+
+def grown(log: Log, n: int, by: int = 1, start: int = 0) -> None:
+    for first in range(start, n, by):
+        log.append(events(*[(f"e{k}", k) for k in range(first, min(n, first + by))]), {"note.at": str(first)})
+
+
+def test_small_segments_are_put_together_and_everything_is_there_once(log: Log) -> None:
+    grown(log, 30)
+    before = log.read()
+    assert log.compact() == 30 - len(log.segments()) > 20
+    assert log.read().equals(before)
+    assert log.notes() == {"note.at": "29"}
+    assert len(list(log.folder.glob("*.parquet"))) == len(log.segments())
+    assert log.compact() == 0
+    assert [ids(log.read(Position(n), Position(n + 1))) for n in range(30)] == [[f"e{n}"] for n in range(30)]
+
+
+def test_a_log_that_grows_by_handfuls_has_few_segments_and_is_rewritten_few_times(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = [0]
+    honest = log_module._write
+
+    def counted(table: pa.Table, path: Path) -> None:
+        written[0] += len(table)
+        honest(table, path)
+
+    monkeypatch.setattr(log_module, "_write", counted)
+    monkeypatch.setattr(Log, "holds", lambda self, table: np.zeros(len(table), bool))
+    for n in range(200):
+        grown(log, n + 1, start=n)
+        log.compact()
+    assert len(log.segments()) <= 3 * 8
+    assert written[0] <= 200 * 4  # once, and once for each power of eight
+    assert ids(log.read()) == [f"e{n}" for n in range(200)]
+
+
+def test_large_segments_stay_as_they_are(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "SEGMENT_ROWS", 20)
+    grown(log, 160, by=16)
+    assert log.compact() == 0
+    assert len(log.segments()) == 10
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("kills", range(1, 12))
+def test_killed_while_segments_are_put_together_and_run_again(log: Log, monkeypatch: pytest.MonkeyPatch, kills: int) -> None:
+    """Before or after the new segment has its name, or between any two of the old ones that go."""
+    grown(log, 16)
+    left = [kills]
+    honest = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise Killed
+        honest(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        with pytest.raises(Killed):
+            log.compact()
+    assert ids(log.read()) == [f"e{n}" for n in range(16)]
+    assert log.notes() == {"note.at": "15"}
+    grown(log, 17, start=16)
+    log.compact()
+    assert ids(log.read()) == [f"e{n}" for n in range(17)]
+    assert len(list(log.folder.glob("[0-9]*.parquet"))) == len(log.segments())
+
+
+def test_who_reads_meanwhile_reads_everything_once(log: Log) -> None:
+    """Another process puts segments together, again and again, while this one reads."""
+    grown(log, 12)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        done = pool.apply_async(_grow_and_compact, (str(log.folder), 12, 120))
+        seen = 0
+        while not done.ready():
+            found = ids(log.read())
+            assert found == [f"e{n}" for n in range(len(found))]
+            assert len(found) >= seen
+            seen = len(found)
+        done.get()
+    assert len(log) == 120
+    assert np.all(log.holds(events(("e0", 0), ("e119", 119))))
+
+
+def _grow_and_compact(folder: str, first: int, last: int) -> None:
+    log = Log(Path(folder))
+    for n in range(first, last):
+        grown(log, n + 1, start=n)
+        log.compact()

@@ -17,6 +17,7 @@ from recsys.catalogue import Catalogue as Items
 from recsys.errors import BadInput, Refused, Superseded
 from recsys.events import HISTORY, milliseconds
 from recsys.home import Home
+from recsys.journal import Journal
 from recsys.log import Log, Position
 from recsys.progress import Step, silent
 from recsys.registry import Registry, Release
@@ -24,7 +25,6 @@ from recsys.sessions import of_the_same_people
 from recsys.settings import Settings
 from training.candidate import Candidate
 from training.fit import fit
-from training.journal import Journal
 from training.sound import faults
 from training.strategies import parse
 from training.triggers import Situation, reasons

@@ -1,4 +1,4 @@
-"""What the job decided, and why: one line of JSON for each time that it looked and something was to be said."""
+"""What the job decided, why, and what was found missing: lines of JSON that are only ever added to."""
 
 import json
 import os
@@ -12,7 +12,7 @@ FILE = "journal.jsonl"
 
 
 class Journal:
-    """The journal of one home's job, H/job/journal.jsonl; lines are only ever added."""
+    """The journal of one home, H/job/journal.jsonl."""
 
     def __init__(self, folder: Path):
         self.folder = folder
