@@ -1,5 +1,6 @@
 """From the streams to the event log, exactly once."""
 
+import logging
 import uuid
 from pathlib import Path
 from typing import Any, cast
@@ -10,15 +11,22 @@ import redis
 
 from recsys.events import SCHEMA
 from recsys.home import Home
+from recsys.journal import Journal
 from recsys.log import Log
 from recsys.settings import Settings
 from serving.embedded import RedisNotRunning, redis_address
 from serving.profiles import PARTITIONS, stream_key
 
+_log = logging.getLogger("recsys.archive")
+
+Loss = tuple[int, str]
+"""A partition, and what was lost there."""
+
 READ = 2000
 """Events taken from one partition at a time."""
 
 NOTE = "note.stream."
+COUNT = "note.taken."
 STREAMS = "note.streams"
 """Which Redis the stream ids belong to: a name made at random, kept there."""
 
@@ -28,31 +36,83 @@ def archive_home(home: Home, settings: Settings) -> int:
     with redis_address(home, settings) as url:
         client = redis.Redis.from_url(url)
         try:
-            return archive(client, settings.serving.tenant, home.log)
+            return archive(client, settings.serving.tenant, home.log, Journal(home.job))
         except redis.RedisError as error:
             raise RedisNotRunning(f"cannot read the event streams: {error}; is RECSYS_REDIS_URL right?") from None
         finally:
             client.close()
 
 
-def archive(client: redis.Redis, tenant: str, folder: Path) -> int:
+def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | None = None) -> int:
     """Move what waits in the streams of a tenant into the log in `folder`; return how many events the log gained.
 
     The id of the last event taken from each partition travels in the segment that holds the events, so both are
     committed in one step; a stream is trimmed only behind that. Killed at any point, it can simply be run again:
-    events that were committed but not trimmed are skipped by these ids, and by their event ids.
+    events that were committed but not trimmed are skipped by these ids, and by their event ids. What a stream has lost is told to the
+    journal, for nobody can bring it back (see `_losses`).
     """
     log, notes = Log(folder), Log(folder).notes()
     streams = _name_of_streams(client, tenant)
-    taken = {int(name.removeprefix(NOTE)): id for name, id in notes.items() if name.startswith(NOTE) and notes.get(STREAMS) == streams}
+    mine = notes.get(STREAMS) == streams
+    taken = {int(name.removeprefix(NOTE)): id for name, id in notes.items() if mine and name.startswith(NOTE)}
+    count = {int(name.removeprefix(COUNT)): int(n) for name, n in notes.items() if mine and name.startswith(COUNT)}
+    lost = _set_back(client, tenant, taken)  # before anything is trimmed by ids that it may not know
     _trim(client, tenant, taken)
+    lost += _removed(client, tenant, taken, count)
+    for partition, why in lost:
+        _log.error("partition %d: %s", partition, why)
+        if journal:
+            journal.add("loss", partition=partition, reason=why)
     gained = 0
     while waiting := _read(client, tenant, taken):
         taken.update({partition: entries[-1][0] for partition, entries in waiting.items()})
+        count.update({partition: count.get(partition, 0) + len(entries) for partition, entries in waiting.items()})
         note = {STREAMS: streams, **{f"{NOTE}{partition}": id for partition, id in sorted(taken.items())}}
+        note |= {f"{COUNT}{partition}": str(number) for partition, number in sorted(count.items())}
         gained += log.append(_table(waiting), note)
         _trim(client, tenant, {partition: taken[partition] for partition in waiting})
+    log.compact()
     return gained
+
+
+def _set_back(client: redis.Redis, tenant: str, taken: dict[int, str]) -> list[Loss]:
+    """Return the streams that never gave the id that was taken from them last: their Redis was set back.
+
+    Their ids begin anew, so what was taken is forgotten; what is in the log already is known by its event ids.
+    """
+    found = []
+    for partition, about in enumerate(_streams(client, tenant)):
+        last, before = about.get("last-generated-id", b"0-0").decode(), taken.get(partition, "0-0")
+        if _order(last) < _order(before):
+            found.append((partition, f"its stream ends at {last}, and {before} was taken: Redis was set back and may have lost events"))
+            del taken[partition]
+    return found
+
+
+def _removed(client: redis.Redis, tenant: str, taken: dict[int, str], count: dict[int, int]) -> list[Loss]:
+    """Return the streams from which somebody else removed events: more were given than were taken, by count, and wait.
+
+    Servers before Redis 7 cannot tell. count is what was taken up to now, by the streams themselves, from here on.
+    """
+    found = []
+    for partition, about in enumerate(_streams(client, tenant)):
+        if "entries-added" not in about:
+            continue
+        gone = about["entries-added"] - about["length"]
+        if 0 < count.get(partition, gone) < gone and partition in taken:
+            why = f"{gone - count[partition]} of its events were removed before anybody took them"
+            found.append((partition, f"{why}; the newest in the log is {taken[partition]}"))
+        count[partition] = gone
+    return found
+
+
+def _streams(client: redis.Redis, tenant: str) -> list[dict[str, Any]]:
+    """Return what Redis says about each partition's stream, nothing of one that is not there."""
+    with client.pipeline(transaction=False) as pipeline:
+        for partition in range(PARTITIONS):
+            pipeline.xinfo_stream(stream_key(tenant, partition))
+        answers = pipeline.execute(raise_on_error=False)
+    return [about if isinstance(about, dict) else {} for about in answers]
 
 
 def _name_of_streams(client: redis.Redis, tenant: str) -> str:

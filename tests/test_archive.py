@@ -9,6 +9,7 @@ import redis
 from recsys.errors import RecsysError
 from recsys.events import SCHEMA
 from recsys.home import Home
+from recsys.journal import Journal
 from recsys.log import Log
 from recsys.settings import Settings, load_settings
 from serving import archive as archiving
@@ -168,3 +169,57 @@ def test_a_redis_that_cannot_be_reached_is_one_clear_error(tmp_path, url, says):
     with pytest.raises(RecsysError, match=says) as error:
         archive_home(Home(tmp_path), settings)
     assert "\n" not in str(error.value)
+
+
+def losses(home: Home) -> list[tuple[int, str]]:
+    return [(line["partition"], line["reason"]) for line in Journal(home.job).read() if line["what"] == "loss"]
+
+
+def test_a_redis_that_was_set_back_is_told_and_nothing_new_is_passed_over(server, store, tmp_path, caplog):
+    home = Home(tmp_path)
+    send(server, *plays(0, 20))
+    archive(store, "t", home.log, Journal(home.job))
+    partition = next(n for n in range(PARTITIONS) if store.exists(stream_key("t", n)))
+    key = stream_key("t", partition)
+    last = store.xinfo_stream(key)["last-generated-id"].decode()
+    store.delete(key)  # the same Redis, from an older copy of its files
+    event = {**asdict(plays(500, 501)[0]), "event_id": "late"}
+    store.xadd(key, {"event": orjson.dumps(event)}, id="7-1")
+    store.xadd(key, {"event": orjson.dumps({**asdict(plays(0, 1)[0]), "event_id": "again"})}, id="7-2")
+    assert archive(store, "t", home.log, Journal(home.job)) == 2
+    assert {"late", "again"} <= set(Log(home.log).read()["event_id"].to_pylist())
+    ((where, why),) = losses(home)
+    assert where == partition
+    assert why == f"its stream ends at 7-2, and {last} was taken: Redis was set back and may have lost events"
+    assert caplog.messages == [f"partition {partition}: {why}"]
+    assert archive(store, "t", home.log, Journal(home.job)) == 0
+    assert len(losses(home)) == 1  # it is said once
+
+
+def test_events_that_somebody_else_removed_are_counted(server, store, tmp_path):
+    home = Home(tmp_path)
+    send(server, *plays(0, 50))
+    archive(store, "t", home.log, Journal(home.job))
+    send(server, *plays(50, 100))
+    partition = max(range(PARTITIONS), key=lambda n: store.xlen(stream_key("t", n)))
+    removed = store.xlen(stream_key("t", partition)) - 1
+    store.xtrim(stream_key("t", partition), maxlen=1, approximate=False)
+    if "entries-added" not in store.xinfo_stream(stream_key("t", partition)):
+        pytest.skip("this server cannot tell")
+    assert archive(store, "t", home.log, Journal(home.job)) == 50 - removed
+    (said,) = losses(home)
+    assert said[0] == partition
+    assert said[1].startswith(f"{removed} of its events were removed before anybody took them; the newest in the log is ")
+    send(server, *plays(100, 150))
+    assert archive(store, "t", home.log, Journal(home.job)) == 50
+    assert len(losses(home)) == 1
+
+
+def test_honest_streams_lose_nothing(server, store, tmp_path, monkeypatch):
+    home = Home(tmp_path)
+    monkeypatch.setattr(archiving, "READ", 3)
+    for first in range(0, 200, 40):
+        send(server, *plays(first, first + 40))
+        archive(store, "t", home.log, Journal(home.job))
+    assert losses(home) == []
+    assert logged(home.log) == [f"e{n}" for n in range(200)]
