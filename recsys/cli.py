@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -246,6 +247,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to bind; default: serving.host.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind; 0 picks a free one; default: serving.port.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that answer, one per core; default: serving.workers.")] = None,
+    with_archiver: Annotated[
+        bool, typer.Option("--with-archiver", help="Move events into the log every ten seconds, in a process of its own.")
+    ] = False,
     config: _ConfigOption = None,
     set: _SetOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON line once it is up.")] = False,
@@ -259,7 +263,7 @@ def serve(
     from serving.run import run
 
     given = [f"serving.{name}={value}" for name, value in (("host", host), ("port", port), ("workers", workers)) if value is not None]
-    run(Home(home), _settings(home, config, [*(set or []), *given]), json=json)
+    run(Home(home), _settings(home, config, [*(set or []), *given]), json=json, with_archiver=with_archiver)
 
 
 @app.command()
@@ -327,12 +331,38 @@ def keys_remove(
 
 
 @app.command()
-def archive(home: _HomeOption = HOME, config: _ConfigOption = None, set: _SetOption = None, json: _JsonOption = False) -> None:
-    """Move the events that the API took in from Redis into the log, so that the next update learns them."""
+def archive(
+    home: _HomeOption = HOME,
+    every: Annotated[
+        float | None, typer.Option(min=0.1, help="Go on, every so many seconds, until SIGTERM or Ctrl-C: what serve --with-archiver runs.")
+    ] = None,
+    config: _ConfigOption = None,
+    set: _SetOption = None,
+    json: _JsonOption = False,
+) -> None:
+    """Move the events that the API took in from Redis into the log, so that the next update learns them.
+
+    Every event that was acknowledged comes into the log once, wherever this is killed. What Redis itself has lost is told, here and by
+    `recsys job log`.
+    """
     from serving.archive import archive_home
 
-    moved = archive_home(Home(home), _settings(home, config, set))
-    _show({"archived": moved}, json, f"{moved} event{'' if moved == 1 else 's'} moved into the log")
+    place, settings = Home(home), _settings(home, config, set)
+    if every is None:
+        moved = archive_home(place, settings)
+        _show({"archived": moved}, json, f"{moved} event{'' if moved == 1 else 's'} moved into the log")
+        return
+    from serving.embedded import end_with_parent
+
+    end_with_parent()
+    with suppress(KeyboardInterrupt):
+        while True:
+            try:
+                if moved := archive_home(place, settings):
+                    print(f'{{"archived": {moved}}}' if json else f"{moved:,} events moved into the log", flush=True)
+            except (RecsysError, OSError) as error:  # a Redis or a disk that is away for a moment must not end it
+                _complain(str(error))
+            time.sleep(every)
 
 
 @job_app.command("run")
@@ -362,8 +392,6 @@ def job_run(
 @job_app.command("watch")
 def job_watch(home: _HomeOption = HOME, config: _ConfigOption = None, set: _SetOption = None, json: _JsonOption = False) -> None:
     """Do what `run` does again and again, every job.poll_seconds, until SIGTERM or Ctrl-C; one line for each update."""
-    import time
-
     import orjson
 
     from recsys.progress import silent

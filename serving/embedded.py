@@ -187,7 +187,7 @@ class EmbeddedRedis:
                     stderr=subprocess.DEVNULL,
                     pass_fds=self._locks[:1],  # the server's
                     start_new_session=True,  # Ctrl-C in the terminal is for us to handle
-                    preexec_fn=_end_with(os.getpid()) if _prctl else None,
+                    preexec_fn=end_with(os.getpid()),
                 )
             except OSError as error:
                 self._failure = f"cannot start {binary}: {error}"
@@ -319,8 +319,10 @@ def _lock_now(handle: int, how: int) -> bool:
     return True
 
 
-def _end_with(parent: int) -> Callable[[], None]:
-    """Return what the child runs before it becomes the server: ask to be ended when `parent` is."""
+def end_with(parent: int) -> Callable[[], None] | None:
+    """Return what a child runs before it becomes another program: ask to be ended when `parent` is; None where that cannot be asked."""
+    if _prctl is None:
+        return None
 
     def ask() -> None:
         assert _prctl is not None

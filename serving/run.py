@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+from contextlib import nullcontext
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
@@ -20,6 +21,7 @@ from recsys.progress import bar
 from recsys.settings import Settings
 from serving.answers import AWAY
 from serving.api import Api, create_app
+from serving.archiver import archiver
 from serving.embedded import end_with_parent, redis_address
 from serving.engine import Engine
 from serving.keys import Keys
@@ -33,7 +35,7 @@ READY = 60
 """Seconds in which a worker must be ready."""
 
 
-def run(home: Home, settings: Settings, json: bool = False) -> None:
+def run(home: Home, settings: Settings, json: bool = False, with_archiver: bool = False) -> None:
     """Serve one home until SIGINT or SIGTERM; print one line, or one line of JSON, once it is up."""
     set_up(settings.serving.log)
     _safe(settings.serving.host, Keys(home.keys))
@@ -57,13 +59,15 @@ def run(home: Home, settings: Settings, json: bool = False) -> None:
             workers=settings.serving.workers,
         )
         before = {sign: signal.signal(sign, lambda *_: None) for sign in (signal.SIGINT, signal.SIGTERM)}
+        beside = archiver(home, known) if with_archiver else nullcontext()
         try:  # uvicorn raises the signal that ended it once more, for whoever was there before: nobody, so we end with 0
-            if settings.serving.workers == 1:
-                _Server(config, json, loaded).run(sockets=[listener])
-            else:
-                with TemporaryDirectory(prefix="recsys-metrics-") as counted:
-                    os.environ[SHARED] = counted  # for the workers, who have not imported anything yet
-                    _Workers(config, listener, json, loaded, home).run()
+            with beside:
+                if settings.serving.workers == 1:
+                    _Server(config, json, loaded).run(sockets=[listener])
+                else:
+                    with TemporaryDirectory(prefix="recsys-metrics-") as counted:
+                        os.environ[SHARED] = counted  # for the workers, who have not imported anything yet
+                        _Workers(config, listener, json, loaded, home).run()
         finally:
             os.environ.pop(SHARED, None)
             for sign, handler in before.items():
