@@ -66,50 +66,50 @@ def judge(candidate: Candidate, live: Candidate, before: pa.Table, learned: pa.T
     before: earlier events of the people in the other two; learned: what the candidate learned and live did not; held_back: newer events,
     which neither has seen.
     """
-    rules = candidate.settings.gate
-    exam = _exam(candidate, before, learned, held_back, rules)
+    settings = candidate.settings.gate
+    exam = _exam(candidate, before, learned, held_back, settings)
     verdict = Verdict()
-    _of_the_newest(exam, candidate, live, rules, verdict)
-    _of_the_memory(candidate, live, rules, verdict)
+    _of_the_newest(exam, candidate, live, settings, verdict)
+    _of_the_memory(candidate, live, settings, verdict)
     return verdict
 
 
-def _of_the_newest(exam: Exam, candidate: Candidate, live: Candidate, rules: GateSettings, verdict: Verdict) -> None:
-    if len(exam) < rules.few:
-        verdict.notes.append(f"only {len(exam)} questions about the newest events, too few to judge by (gate.few = {rules.few})")
+def _of_the_newest(exam: Exam, candidate: Candidate, live: Candidate, settings: GateSettings, verdict: Verdict) -> None:
+    if len(exam) < settings.few:
+        verdict.notes.append(f"only {len(exam)} questions about the newest events, too few to judge by (gate.few = {settings.few})")
         return
     (now, shown), (then, shown_before) = (_foretold(one, exam) for one in (candidate, live))
     verdict.figures.update({"questions": len(exam), f"ndcg@{K}": _mean(now), f"ndcg@{K} live": _mean(then)})
-    _compare("the newest events", now, then, exam.owner, rules.worse, rules, verdict)
+    _compare("the newest events", now, then, exam.owner, settings.worse, settings, verdict)
     length, new = np.diff(exam.past.start), exam.target >= len(live.vocab)
     parts = {"people without a history": length == 0, "short histories": (length > 0) & (length <= 5), "long histories": length > 5}
     for name, part in (parts | {"new items": new, "known items": ~new}).items():
-        if part.sum() >= rules.few:
-            _compare(name, now[part], then[part], exam.owner[part], rules.slices, rules, verdict)
+        if part.sum() >= settings.few:
+            _compare(name, now[part], then[part], exam.owner[part], settings.slices, settings, verdict)
     covered, before = (len(np.unique(lists[lists > 0])) for lists in (shown, shown_before))
     verdict.figures.update({f"shown items@{K}": covered, f"shown items@{K} live": before})
-    if covered < rules.coverage * before:
+    if covered < settings.coverage * before:
         verdict.reasons.append(f"the lists hold {covered:,} different items, those of the live release {before:,}")
-    _pushed(exam, candidate, shown, shown_before, rules, verdict)
-    _declined(now, exam.owner, live, rules, verdict)
+    _pushed(exam, candidate, shown, shown_before, settings, verdict)
+    _declined(now, exam.owner, live, settings, verdict)
 
 
-def _of_the_memory(candidate: Candidate, live: Candidate, rules: GateSettings, verdict: Verdict) -> None:
-    oldest = np.argsort(live.memory.keys, kind="stable")[: rules.questions]  # the same from update to update
+def _of_the_memory(candidate: Candidate, live: Candidate, settings: GateSettings, verdict: Verdict) -> None:
+    oldest = np.argsort(live.memory.keys, kind="stable")[: settings.questions]  # the same from update to update
     some = live.memory.examples.take(oldest)
     some = some.take(np.flatnonzero(some.weight[some.start[1:] - 1] > 0)) if len(some) else some
-    if len(some) < rules.few:
-        verdict.notes.append(f"only {len(some)} remembered examples, too few to judge by (gate.few = {rules.few})")
+    if len(some) < settings.few:
+        verdict.notes.append(f"only {len(some)} remembered examples, too few to judge by (gate.few = {settings.few})")
         return
     now, then = (_remembered(one, some, len(live.vocab)) for one in (candidate, live))
     verdict.figures.update({f"memory ndcg@{K}": _mean(now), f"memory ndcg@{K} live": _mean(then)})
-    _compare("what was learned before", now, then, np.arange(len(some)), rules.forgets, rules, verdict)
+    _compare("what was learned before", now, then, np.arange(len(some)), settings.forgets, settings, verdict)
 
 
 def _compare(
-    what: str, now: np.ndarray, then: np.ndarray, owner: np.ndarray, allowed: float, rules: GateSettings, verdict: Verdict
+    what: str, now: np.ndarray, then: np.ndarray, owner: np.ndarray, allowed: float, settings: GateSettings, verdict: Verdict
 ) -> None:
-    mean, _, high = (float(value) for value in paired([now - then], [owner], resamples=rules.resamples))
+    mean, _, high = (float(value) for value in paired([now - then], [owner], resamples=settings.resamples))
     if high < -allowed * _mean(then):
         share = -mean / max(_mean(then), 1e-12)
         verdict.reasons.append(
@@ -117,12 +117,14 @@ def _compare(
         )
 
 
-def _pushed(exam: Exam, candidate: Candidate, shown: np.ndarray, shown_before: np.ndarray, rules: GateSettings, verdict: Verdict) -> None:
+def _pushed(
+    exam: Exam, candidate: Candidate, shown: np.ndarray, shown_before: np.ndarray, settings: GateSettings, verdict: Verdict
+) -> None:
     """Refuse where an item comes to many that few people have played over and over: real ones do not behave like that."""
     last = len(exam) - 1 - np.unique(exam.owner[::-1], return_index=True)[1]  # the newest question of each person
     n = len(candidate.vocab)
     share, before = (np.bincount(lists[last].ravel(), minlength=n)[:n] / len(last) for lists in (shown, shown_before))
-    pushed = (share > SHOWN) & (share > 2 * before) & (exam.events > rules.pushed * exam.people)
+    pushed = (share > SHOWN) & (share > 2 * before) & (exam.events > settings.pushed * exam.people)
     pushed[0] = False
     for row in np.flatnonzero(pushed)[np.argsort(-share[pushed])][:3].tolist():
         verdict.reasons.append(
@@ -131,7 +133,7 @@ def _pushed(exam: Exam, candidate: Candidate, shown: np.ndarray, shown_before: n
         )
 
 
-def _declined(now: np.ndarray, owner: np.ndarray, live: Candidate, rules: GateSettings, verdict: Verdict) -> None:
+def _declined(now: np.ndarray, owner: np.ndarray, live: Candidate, settings: GateSettings, verdict: Verdict) -> None:
     """Refuse where the newest events are foretold far worse than those of the last update were, though most of them were learned.
 
     Of the live release that would mean little: it may be old. Of the candidate it means that what came in cannot be learned.
@@ -141,25 +143,25 @@ def _declined(now: np.ndarray, owner: np.ndarray, live: Candidate, rules: GateSe
     if was is None:
         verdict.notes.append("no update was judged before this one, so nobody knows how well the newest events should be foretold")
         return
-    _, _, high = (float(value) for value in paired([now], [owner], resamples=rules.resamples))
-    if high < rules.decline * was:
+    _, _, high = (float(value) for value in paired([now], [owner], resamples=settings.resamples))
+    if high < settings.decline * was:
         verdict.reasons.append(
             f"the newest events are foretold by ndcg@{K} {_mean(now):.4f}, those of the last update were by {was:.4f}: "
             "is something wrong with the log?"
         )
 
 
-def _exam(candidate: Candidate, before: pa.Table, learned: pa.Table, held_back: pa.Table, rules: GateSettings) -> Exam:
-    """Ask for every liked item of the newest events that the candidate knows, at most `rules.questions`, the same at every call."""
-    settings = candidate.settings
-    sessions = sessionise(pa.concat_tables([before, learned, held_back]), candidate.vocab, settings.data.session_gap)
+def _exam(candidate: Candidate, before: pa.Table, learned: pa.Table, held_back: pa.Table, settings: GateSettings) -> Exam:
+    """Ask for every liked item of the newest events that the candidate knows, at most `gate.questions`, the same at every call."""
+    own = candidate.settings
+    sessions = sessionise(pa.concat_tables([before, learned, held_back]), candidate.vocab, own.data.session_gap)
     late = sessions.place >= len(before)
     newest = sessions.place >= len(before) + len(learned)
     at = np.flatnonzero(newest & sessions.positive & (sessions.item > 0))
-    if settings.serving.exclude_seen:
+    if own.serving.exclude_seen:
         at = at[~repeats(sessions)[at]]
-    if len(at) > rules.questions:
-        at = np.sort(np.random.default_rng(0).choice(at, rules.questions, replace=False))
+    if len(at) > settings.questions:
+        at = np.sort(np.random.default_rng(0).choice(at, settings.questions, replace=False))
     past = histories(sessions, at, limit=len(sessions))
     return Exam(past, sessions.time[at], sessions.item[at], sessions.owner[at], *_behind(sessions, late, len(candidate.vocab)))
 

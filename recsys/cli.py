@@ -214,6 +214,22 @@ def rollback(
 
 
 @app.command()
+def gc(
+    keep: Annotated[int, typer.Option(min=1, help="So many of the newest releases stay.")] = 10,
+    home: _HomeOption = HOME,
+    json: _JsonOption = False,
+) -> None:
+    """Remove old releases; the live one and its parent always stay, so that a rollback works."""
+    from recsys.registry import Registry
+
+    registry = Registry(Home(home).releases)
+    gone = registry.collect(keep)
+    left = registry.ids()
+    told = f"removed {', '.join(gone)}" if gone else "nothing to remove"
+    _show({"removed": gone, "left": left}, json, f"{told}; {len(left)} release{'' if len(left) == 1 else 's'} left")
+
+
+@app.command()
 def status(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
     """Say what there is: log, catalogue, live release, how far it lags behind the log, and what a profile takes in Redis where one runs."""
     from recsys.catalogue import Catalogue
@@ -352,9 +368,6 @@ def archive(
         moved = archive_home(place, settings)
         _show({"archived": moved}, json, f"{moved} event{'' if moved == 1 else 's'} moved into the log")
         return
-    from serving.embedded import end_with_parent
-
-    end_with_parent()
     with suppress(KeyboardInterrupt):
         while True:
             try:

@@ -144,6 +144,21 @@ class Registry:
         with locked(self.folder):
             write_atomically(self.pointer, id + "\n")
 
+    def collect(self, keep: int) -> list[str]:
+        """Remove all but the newest `keep` releases, the live one and those that it can be rolled back to: its parent, or what was live
+        before. Return which are gone. A release goes in one step: whoever has it open reads on, and nobody opens a half of it.
+        """
+        with locked(self.folder):
+            ids, live = self.ids(), self.current()
+            kept = {*ids[max(0, len(ids) - keep) :], live, self.open(live).manifest["parent"] if live in ids else None}
+            gone = [id for id in ids if id not in kept]
+            for id in gone:
+                trash = self.folder / f".draft-{uuid.uuid4().hex[:8]}"  # what is left of it after a crash is swept like any draft
+                os.rename(self.folder / id, trash)
+                shutil.rmtree(trash, ignore_errors=True)
+            sync(self.folder)
+            return gone
+
     def _sweep(self) -> None:
         """Remove drafts whose process is gone."""
         for folder in self.folder.glob(".draft-*"):

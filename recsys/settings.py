@@ -153,7 +153,7 @@ class JobSettings(_Section):
     """When the job updates: any of these is reason enough; 0 turns one off."""
 
     hours: float = Field(1.0, ge=0, description="hours after the last update, where anything is new")
-    events: int = Field(50_000, ge=0, description="new events")
+    events: int = Field(50_000, ge=0, description="so many new events")
     new_items: float = Field(0.05, ge=0, le=1, description="share of the new events that are about items nobody has learned")
     drift: float = Field(0.25, ge=0, description="population stability index of event types, popularity or session lengths")
     few: int = Field(1000, ge=1, description="by fewer new events no share and no drift is concluded")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from recsys.home import Home
 from recsys.settings import Settings
+from serving.embedded import end_with
 
 _log = logging.getLogger("recsys.archiver")
 
@@ -41,7 +42,12 @@ def _keep(home: Home, settings: Settings, over: threading.Event) -> None:
     while not over.is_set():
         began = time.monotonic()
         child = subprocess.Popen(
-            command, env={**os.environ, **told}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+            command,
+            env={**os.environ, **told},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C in the terminal is for the server to handle
+            preexec_fn=end_with(os.getpid()),
         )
         while child.poll() is None and not over.wait(0.2):
             pass

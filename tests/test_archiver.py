@@ -79,6 +79,5 @@ def test_it_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
         assert server.stdout is not None
         server.stdout.readline()
         until(lambda: archivers(home))
-        time.sleep(1.0)  # until it has asked to be ended with its parent
         server.kill()
     until(lambda: not archivers(home))

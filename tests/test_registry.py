@@ -292,3 +292,37 @@ def test_a_manifest_is_on_disk_before_the_release_has_its_name(registry: Registr
     publish(registry)
     before = order[: order.index("rename")]
     assert {"manifest.json", "towers", "state", "strategy"} <= set(before)
+
+
+def test_old_releases_go_but_never_the_live_one_or_its_parent(registry: Registry) -> None:
+    for number in range(1, 8):
+        publish(registry, f"{number:06d}", registry.current())
+    registry.point_to("000003")  # rolled back: its parent is 000002
+    assert registry.collect(keep=2) == ["000001", "000004", "000005"]
+    assert registry.ids() == ["000002", "000003", "000006", "000007"]
+    assert registry.collect(keep=2) == []
+    assert registry.open().verify().id == "000003"
+    assert registry.next_id() == "000008"
+    assert drafts(registry) == []
+
+
+def test_a_release_that_went_half_way_is_swept_later(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(1, 5):
+        publish(registry, f"{number:06d}", registry.current())
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rooms.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            registry.collect(keep=1)
+    assert registry.ids() == ["000002", "000003", "000004"]  # whole, each of them
+    assert len(drafts(registry)) == 1
+    assert registry.collect(keep=1) == ["000002"]
+    with registry.draft():
+        assert len(drafts(registry)) == 1  # its own: the other was swept
+
+
+def test_nothing_is_collected_where_there_is_nothing(registry: Registry) -> None:
+    assert registry.collect(keep=1) == []
