@@ -3,7 +3,9 @@
 import multiprocessing
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -255,3 +257,14 @@ def _grow_and_compact(folder: str, first: int, last: int) -> None:
     for n in range(first, last):
         grown(log, n + 1, start=n)
         log.compact()
+
+
+def test_the_log_is_read_by_others_as_it_is(log: Log) -> None:
+    grown(log, 20)
+    log.compact()
+    log.append(events(("last", 99)))
+    frame = pd.read_parquet(log.folder)
+    assert frame["event_id"].tolist() == ids(log.read())
+    assert str(frame["timestamp"].dtype) == "datetime64[ms, UTC]"
+    counted = duckdb.sql(f"select event_type, count(*), max(timestamp) from '{log.folder}/*.parquet' group by all").fetchall()
+    assert [(kind, n, newest.timestamp()) for kind, n, newest in counted] == [("watch", 21, 0.099)]
