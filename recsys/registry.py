@@ -19,7 +19,7 @@ from recsys.files import locked, sha256, sync, write_atomically
 from recsys.log import Position
 
 MANIFEST = "manifest.json"
-FORMAT = 5
+FORMAT = 6
 """Of the files of a release; counted up when an older one can no longer be read."""
 
 
@@ -42,7 +42,11 @@ class Release:
         return self.folder / name
 
     def verify(self) -> "Release":
-        """Compare every file with its hash in the manifest; raise ReleaseDamaged on the first that differs."""
+        """Compare every file with its hash in the manifest, and that with its own; raise ReleaseDamaged on the first that differs."""
+        if "sha256" not in self.manifest:
+            raise ReleaseDamaged(f"release {self.id} was made by another version of recsys; train anew with: recsys fit")
+        if self.file(MANIFEST).read_text(errors="replace") != _written(self.manifest) or self.manifest.get("sha256") != _own(self.manifest):
+            raise ReleaseDamaged(f"release {self.id}: {MANIFEST} is not the file that was published; roll back with: recsys rollback")
         for name, digest in self.manifest["files"].items():
             path = self.folder / name
             if not path.is_file():
@@ -50,6 +54,20 @@ class Release:
             if sha256(path) != digest:
                 raise ReleaseDamaged(f"release {self.id}: {name} is not the file that was published; roll back with: recsys rollback")
         return self
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest with the hash of all that it says."""
+    return {**manifest, "sha256": _own(manifest)}
+
+
+def _own(manifest: dict[str, Any]) -> str:
+    told = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _written(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, indent=1)
 
 
 class Registry:
@@ -120,7 +138,7 @@ class Registry:
         content = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = {"id": id, "parent": parent, "created": created, "content": content, **about, "files": files}
-        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (draft / MANIFEST).write_text(_written(sealed(manifest)))
         for path in draft.rglob("*"):
             sync(path)
         sync(draft)

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,10 +10,10 @@ import pyarrow as pa
 import pytest
 from worlds import DAY, NOW, publish_release
 
-from recsys.errors import BadInput, ReleaseDamaged
+from recsys.errors import BadInput, ReleaseDamaged, ReleaseNotFound
 from recsys.events import CODE, EVENT_TYPES, SCHEMA
 from recsys.neighbours import Neighbours
-from recsys.registry import Registry
+from recsys.registry import Registry, sealed
 from recsys.sessions import Histories, Sessions, histories, sessionise
 from recsys.settings import Data, NeighbourSettings, Settings
 from serving.engine import Engine
@@ -322,7 +323,7 @@ def rewrite(release, name: str, content: bytes) -> None:
 
     release.file(name).write_bytes(content)
     manifest = {**release.manifest, "files": {**release.manifest["files"], name: hashlib.sha256(content).hexdigest()}}
-    release.file("manifest.json").write_text(json.dumps(manifest))
+    release.file("manifest.json").write_text(json.dumps(sealed(manifest), indent=1))
 
 
 @pytest.mark.parametrize(
@@ -334,6 +335,41 @@ def test_parts_of_two_releases_are_refused_even_when_every_hash_fits(tmp_path, n
     rewrite(release, name, other)
     with pytest.raises(ReleaseDamaged):
         Snapshot.load(Registry(tmp_path / "releases").open())
+
+
+def test_a_release_of_which_any_file_was_changed_is_refused_and_the_old_one_keeps_serving(tmp_path):
+    """A thousand times: a byte flipped, lost or added, a file cut off, emptied or gone, in any file, the manifest among them."""
+    publish_release(tmp_path, list(CORNERS))
+    engine = Engine(tmp_path / "releases")
+    assert engine.refresh()
+    release = publish_release(tmp_path, [*CORNERS, "centre"])
+    files = [path for path in sorted(release.folder.rglob("*")) if path.is_file()]
+    rng, hit = np.random.default_rng(0), set()
+    for number in range(1000):
+        path = files[number % len(files)]
+        whole = path.read_bytes()
+        at = int(rng.integers(len(whole)))
+        harmed = {
+            0: whole[:at] + bytes([whole[at] ^ (1 << int(rng.integers(8)))]) + whole[at + 1 :],
+            1: whole[:at] + whole[at + 1 :],
+            2: whole[:at] + b"0" + whole[at:],
+            3: whole[:at],
+            4: b"",
+        }.get(int(rng.integers(6)))
+        if harmed is None:
+            path.unlink()
+        else:
+            path.write_bytes(harmed)
+        with pytest.raises((ReleaseDamaged, ReleaseNotFound)):
+            Snapshot.load(Registry(tmp_path / "releases").open())
+        if number % 50 == 0:
+            os.utime(tmp_path / "releases" / "CURRENT", ns=(number, number))  # as if it had just gone live
+            assert not engine.refresh()
+            assert engine.snapshot.id == "000001"
+        path.write_bytes(whole)
+        hit.add(path.name)
+    assert {"manifest.json", "vectors.npy", "items.faiss", "user_tower.onnx", "about.json", "config.toml"} <= hit
+    assert Snapshot.load(Registry(tmp_path / "releases").open()).id == "000002"
 
 
 def test_a_new_release_is_swapped_in_and_a_rollback_back(tmp_path):
