@@ -230,6 +230,43 @@ def gc(
 
 
 @app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new folder; it appears whole or not at all.")],
+    home: _HomeOption = HOME,
+    config: _ConfigOption = None,
+    set: _SetOption = None,
+    json: _JsonOption = False,
+) -> None:
+    """Copy the whole home (log, items, releases, keys, settings, journal) into a new folder, beside whatever is running.
+
+    What waits in Redis is archived first. Profiles are not in it: a server fills them from the log when it starts.
+    """
+    from recsys.backup import backup as copy
+    from recsys.progress import bar
+    from serving.archive import archive_home
+
+    place = Home(home)
+    if place.path.exists():
+        archive_home(place, _settings(home, config, set))
+    with bar(json) as step:
+        about = copy(place, folder, step)
+    _show(about, json, f"{folder}: {about['events']:,} events, release {about['release']}, {about['bytes']:,} bytes")
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="What recsys backup wrote.")], home: _HomeOption = HOME, json: _JsonOption = False
+) -> None:
+    """Verify a backup, file by file, and make a new home of it. A home that holds anything is never written over."""
+    from recsys.backup import restore as bring_back
+    from recsys.progress import bar
+
+    with bar(json) as step:
+        about = bring_back(folder, Home(home), step)
+    _show(about, json, f"{home}: {about['events']:,} events, release {about['release']}, as they were on {about['created'][:16]}")
+
+
+@app.command()
 def status(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
     """Say what there is: log, catalogue, live release, how far it lags behind the log, and what a profile takes in Redis where one runs."""
     from recsys.catalogue import Catalogue
