@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from recsys.errors import BadInput
 from recsys.events import SCHEMA, identities
-from recsys.files import locked, sync, write_beside
+from recsys.files import locked, write_beside
 
 SEGMENT_ROWS = 1_000_000
 
@@ -80,7 +80,6 @@ class Log:
                 write_beside(path, partial(_write, whole), exclusive=True)
                 for part in run:
                     part.unlink()
-                sync(self.folder)
             return len(before) - len(self.segments())
 
     def append(self, table: pa.Table, notes: dict[str, str] | None = None) -> int:
