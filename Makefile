@@ -5,13 +5,14 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo test lint bench
+.PHONY: help install demo test lint bench chaos
 
 help:
 	@echo "make demo     the whole system on a real log, in minutes"
 	@echo "make test     every test"
 	@echo "make lint     ruff and mypy"
 	@echo "make bench    speed against floors measured in the same run"
+	@echo "make chaos    Redis killed 200 times under load, 100,000 power losses; 15 minutes (docs/reliability.md)"
 	@echo "make install  only set up .venv (the others do it by themselves)"
 
 install: $(STAMP)
@@ -36,3 +37,7 @@ lint: install
 
 bench: install
 	@$(BIN)/python -m benchmarks.run
+
+chaos: install
+	@POWER_LOSSES=100000 $(BIN)/python -m pytest -q tests/test_power_loss.py
+	@$(BIN)/python tests/chaos.py 200

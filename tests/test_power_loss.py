@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from recsys.events import SCHEMA
 from recsys.log import Log
 from recsys.registry import Registry
 
-RUNS = 10_000
+RUNS = int(os.environ.get("POWER_LOSSES", "10000"))
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks /proc what is synced")
 
