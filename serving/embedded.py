@@ -34,6 +34,9 @@ SOCKET_PATH_BYTES = 100
 SOCKET_FOLDER = "recsys-"
 """A unix socket's path may be 107 bytes on Linux and 103 on macOS; ours is shorter, however long the home is."""
 
+LOOK = 0.2
+"""Seconds between two looks whether the process that runs a shared server has ended."""
+
 _log = logging.getLogger("recsys.redis")
 _prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
 _SET_PARENT_DEATH_SIGNAL = 1
@@ -47,7 +50,8 @@ class EmbeddedRedis:
     """The Redis server of one home; a second process that opens the same home shares the one that runs.
 
     The server ends with the process that started it, is started again when it dies before that, and after a kill -9
-    has every write that it acknowledged (with `appendfsync always`).
+    has every write that it acknowledged (with `appendfsync always`). Who shares it goes on at the same address when that process ends:
+    one of them starts it again.
     """
 
     def __init__(self, folder: Path, appendfsync: str = "always", binary: Path | None = None):
@@ -60,6 +64,7 @@ class EmbeddedRedis:
         self._about = self.folder / "server.json"
         self._locks: list[int] = []
         self._supervisor: threading.Thread | None = None
+        self._heir: threading.Thread | None = None
         self._closing = threading.Event()
         self._failure: str | None = None
 
@@ -76,8 +81,11 @@ class EmbeddedRedis:
     def start(self, timeout: float = 30.0) -> "EmbeddedRedis":
         """Start the server, or find the one that another process runs on this folder; return when it answers."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        deadline = time.monotonic() + timeout
+        deadline, self.socket = time.monotonic() + timeout, None
+        self._closing.clear()
         if not self._claim(deadline):
+            self._heir = threading.Thread(target=self._inherit, name="heir-of-redis", daemon=True)
+            self._heir.start()
             return self
         try:
             self._launch(deadline)
@@ -89,6 +97,9 @@ class EmbeddedRedis:
     def close(self) -> None:
         """End the server if this process started it; leave another's alone."""
         self._closing.set()
+        if self._heir is not None:
+            self._heir.join()
+            self._heir = None
         if self._supervisor is not None:
             self._signal(signal.SIGTERM)
             self._supervisor.join(5)
@@ -138,13 +149,36 @@ class EmbeddedRedis:
         holder = self._read_about().get("pid", "unknown")
         raise RedisNotRunning(f"another process holds {self.folder} but its Redis (process {holder}) does not answer; end it and try again")
 
+    def _inherit(self) -> None:
+        """Start the server again, where it was, once the process that ran it has ended."""
+        while not self._closing.wait(LOOK):
+            owner = _open(self.folder / "owner.lock")
+            if not _lock_now(owner, fcntl.LOCK_EX):
+                os.close(owner)
+                continue
+            server = _open(self.folder / "server.lock")
+            while not _lock_now(server, fcntl.LOCK_EX) and not self._closing.wait(0.01):
+                pass  # the old one still writes
+            self._locks = [server, owner]
+            if self._closing.is_set():
+                return  # `close` gives the locks back
+            try:
+                self._launch(time.monotonic() + 30)
+                return
+            except (OSError, RedisNotRunning) as error:
+                _log.error("the Redis of %s ended with another process and cannot be started again here: %s", self.folder, error)
+                while self._locks:
+                    os.close(self._locks.pop())
+
     def _launch(self, deadline: float) -> None:
         before = self._read_about()
         if "socket" in before and (folder := Path(before["socket"]).parent).name.startswith(SOCKET_FOLDER):
             shutil.rmtree(folder, ignore_errors=True)
         binary = self._choose(before.get("binary"))
-        self.socket = _socket_folder() / "redis.sock"
-        self._closing.clear()
+        if self.socket is None:
+            self.socket = _socket_folder() / "redis.sock"
+        else:
+            self.socket.parent.mkdir(mode=0o700)  # ours alone: where somebody else has made it meanwhile, this fails
         self._failure = None
         self._supervisor = threading.Thread(target=self._supervise, args=(binary,), name="embedded-redis", daemon=True)
         self._supervisor.start()
