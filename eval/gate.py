@@ -80,16 +80,18 @@ def _of_the_newest(exam: Exam, candidate: Candidate, live: Candidate, settings: 
         return
     (now, shown), (then, shown_before) = (_foretold(one, exam) for one in (candidate, live))
     verdict.figures.update({"questions": len(exam), f"ndcg@{K}": _mean(now), f"ndcg@{K} live": _mean(then)})
-    _compare("the newest events", now, then, exam.owner, settings.worse, settings, verdict)
+    _compare("the newest events", now, then, exam.owner, "worse", settings, verdict)
     length, new = np.diff(exam.past.start), exam.target >= len(live.vocab)
     parts = {"people without a history": length == 0, "short histories": (length > 0) & (length <= 5), "long histories": length > 5}
     for name, part in (parts | {"new items": new, "known items": ~new}).items():
         if part.sum() >= settings.few:
-            _compare(name, now[part], then[part], exam.owner[part], settings.slices, settings, verdict)
+            _compare(name, now[part], then[part], exam.owner[part], "slices", settings, verdict)
     covered, before = (len(np.unique(lists[lists > 0])) for lists in (shown, shown_before))
     verdict.figures.update({f"shown items@{K}": covered, f"shown items@{K} live": before})
     if covered < settings.coverage * before:
-        verdict.reasons.append(f"the lists hold {covered:,} different items, those of the live release {before:,}")
+        verdict.reasons.append(
+            f"the lists hold {covered:,} different items, those of the live release {before:,} (gate.coverage = {settings.coverage:g})"
+        )
     _pushed(exam, candidate, shown, shown_before, settings, verdict)
     _declined(now, exam.owner, live, settings, verdict)
 
@@ -103,17 +105,16 @@ def _of_the_memory(candidate: Candidate, live: Candidate, settings: GateSettings
         return
     now, then = (_remembered(one, some, len(live.vocab)) for one in (candidate, live))
     verdict.figures.update({f"memory ndcg@{K}": _mean(now), f"memory ndcg@{K} live": _mean(then)})
-    _compare("what was learned before", now, then, np.arange(len(some)), settings.forgets, settings, verdict)
+    _compare("what was learned before", now, then, np.arange(len(some)), "forgets", settings, verdict)
 
 
-def _compare(
-    what: str, now: np.ndarray, then: np.ndarray, owner: np.ndarray, allowed: float, settings: GateSettings, verdict: Verdict
-) -> None:
+def _compare(what: str, now: np.ndarray, then: np.ndarray, owner: np.ndarray, name: str, settings: GateSettings, verdict: Verdict) -> None:
     mean, _, high = (float(value) for value in paired([now - then], [owner], resamples=settings.resamples))
-    if high < -allowed * _mean(then):
+    if high < -getattr(settings, name) * _mean(then):
         share = -mean / max(_mean(then), 1e-12)
         verdict.reasons.append(
-            f"{what}: ndcg@{K} {_mean(now):.4f}, {share:.0%} less than the {_mean(then):.4f} of the live release ({len(now):,} questions)"
+            f"{what}: ndcg@{K} {_mean(now):.4f}, {share:.0%} less than the {_mean(then):.4f} of the live release "
+            f"({len(now):,} questions; gate.{name} = {getattr(settings, name):g})"
         )
 
 
@@ -129,7 +130,7 @@ def _pushed(
     for row in np.flatnonzero(pushed)[np.argsort(-share[pushed])][:3].tolist():
         verdict.reasons.append(
             f"item {candidate.vocab.ids[row]!r} would be shown to {share[row]:.0%} of the people (now {before[row]:.0%}) "
-            f"for {exam.events[row]:,} events of {exam.people[row]:,} people"
+            f"for {exam.events[row]:,} events of {exam.people[row]:,} people (gate.pushed = {settings.pushed:g})"
         )
 
 
@@ -138,16 +139,15 @@ def _declined(now: np.ndarray, owner: np.ndarray, live: Candidate, settings: Gat
 
     Of the live release that would mean little: it may be old. Of the candidate it means that what came in cannot be learned.
     """
-    gate = live.parent.manifest.get("gate") if live.parent else None
-    was = gate["figures"].get(f"ndcg@{K}") if gate else None
+    was = live.parent.manifest.get("foretold") if live.parent else None
     if was is None:
         verdict.notes.append("no update was judged before this one, so nobody knows how well the newest events should be foretold")
         return
     _, _, high = (float(value) for value in paired([now], [owner], resamples=settings.resamples))
     if high < settings.decline * was:
         verdict.reasons.append(
-            f"the newest events are foretold by ndcg@{K} {_mean(now):.4f}, those of the last update were by {was:.4f}: "
-            "is something wrong with the log?"
+            f"the newest events are foretold by ndcg@{K} {_mean(now):.4f}, those of the last update were by {was:.4f}; "
+            f"look whether something is wrong with the log (gate.decline = {settings.decline:g})"
         )
 
 

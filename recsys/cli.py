@@ -41,7 +41,7 @@ app.add_typer(keys_app, name="keys")
 job_app = typer.Typer(
     no_args_is_help=True,
     help="The periodic update: look whether one is due, learn, let the gate judge, publish. `run` looks once, for cron, systemd or "
-    "Kubernetes; `watch` goes on looking. Settings: [job] says when, [gate] what must not go live.",
+    "Kubernetes; `watch` goes on looking. The settings job.* say when, gate.* what must not go live.",
 )
 app.add_typer(job_app, name="job")
 
@@ -199,7 +199,11 @@ def rollback(
     home: _HomeOption = HOME,
     json: _JsonOption = False,
 ) -> None:
-    """Make an older release live again: model, vocabulary, index, memory and log position together."""
+    """Make an older release live again: model, vocabulary, index, memory and log position together.
+
+    The job then waits for somebody: `recsys job run --force` learns what the release has not learned, once more.
+    """
+    from recsys.journal import Journal
     from recsys.registry import Registry
 
     registry = Registry(Home(home).releases)
@@ -208,8 +212,14 @@ def rollback(
     if id is None:
         others = ", ".join(id for id in registry.ids() if id != live)
         raise BadInput(f"release {live} has no parent to go back to; {f'name one of: {others}' if others else 'there is no other'}")
+    if id not in (ids := registry.ids()):
+        others = ", ".join(other for other in ids if other != live)
+        raise BadInput(
+            f"release {id} is not there, perhaps removed by recsys gc; {f'there are: {others}' if others else 'there is no other'}"
+        )
     registry.open(id).verify()
     registry.point_to(id)
+    Journal(Home(home).job).add("rolled back", release=id, was=live)
     _show({"live": id, "was": live}, json, f"live is {id} (was {live})")
 
 
@@ -855,10 +865,12 @@ def _job(home: Home) -> dict[str, Any] | None:
 def _look(home: Home, settings: Settings, force: bool, step: Step) -> dict[str, Any]:
     """Do what the job does each time: archive, and update where that is due."""
     from eval.gate import judge
+    from recsys.registry import Registry
     from serving.archive import archive_home
     from serving.lease import Busy, lease
     from training.job import run
 
+    Registry(home.releases).open()  # where there is none, that is said before anything is made
     archived = archive_home(home, settings)
     try:
         with lease(home.job / "lease", settings.serving.redis_url, settings.serving.tenant):
@@ -869,17 +881,23 @@ def _look(home: Home, settings: Settings, force: bool, step: Step) -> dict[str, 
 
 def _job_line(line: dict[str, Any]) -> str:
     """Say in one line what the job decided."""
+    if line["what"] == "loss":
+        return f"lost, in partition {line['partition']}: {line['reason']}"
+    if line["what"] == "rolled back":
+        return f"rolled back to release {line['release']} (was {line['was']})"
     if line["what"] == "not due":
-        return f"no update is due: {line['events']:,} events since release {line.get('release') or line.get('parent')}"
+        why = f"; {line['reason']}" if "reason" in line else ""
+        return f"no update is due: {line['events']:,} events since release {line.get('release') or line.get('parent')}{why}"
     if line["what"] == "superseded":
         return f"superseded: {line['reason']}"
     why, held = "; ".join(line["triggers"].values()), line["held back"]
     learned = f"{line['events']:,} events, {held:,} held back, because of {why}"
     if line["what"] == "refused":
-        return f"refused: {line['reason']}. Release {line['parent']} stays live ({learned})"
+        return f"refused: {line['reason']}; release {line['parent']} stays live ({learned})"
     figures = line["gate"]["figures"]
     quality = f", ndcg@20 {figures['ndcg@20']:.4f} on the newest events (was {figures['ndcg@20 live']:.4f})" if "ndcg@20" in figures else ""
-    return f"release {line['release']} is live after {line['seconds']:.0f} s{quality}: {learned}"
+    notes = "".join(f"; {note}" for note in line["gate"]["notes"])
+    return f"release {line['release']} is live after {line['seconds']:.0f} s{quality}: {learned}{notes}"
 
 
 def _alarm(home: Home, settings: Settings) -> None:
@@ -888,7 +906,11 @@ def _alarm(home: Home, settings: Settings) -> None:
 
     refusals = Journal(home.job).refusals()
     if refusals >= settings.gate.alarm:
-        raise Alarm(f"{refusals} updates in a row were refused; see: recsys job log --home {shlex.quote(str(home.path))}")
+        shown = shlex.quote(str(home.path))
+        raise Alarm(
+            f"{refusals} updates in a row were refused; see why: recsys job log --home {shown}; if it is the world that changed, "
+            f"loosen the setting that is named there: recsys job run --force --set gate.NAME=VALUE --home {shown}"
+        )
 
 
 def _profiles(home: Home) -> dict[str, int] | None:

@@ -95,7 +95,10 @@ class ItemIndex:
 
     def write(self, folder: Path) -> None:
         """Write the index and, beside it, which towers it belongs to."""
-        faiss.write_index(self.faiss, str(folder / FILE))
+        try:
+            faiss.write_index(self.faiss, str(folder / FILE))
+        except RuntimeError as error:  # a full disk, which is an OSError to everybody else
+            raise OSError(f"{folder / FILE} cannot be written: {error}") from None
         write_beside(folder / HEAD, lambda beside: save_file({"rows": self.head, "table": self.table}, beside))
         about = {
             "towers": self.towers,

@@ -44,6 +44,13 @@ class Journal:
                 continue
         return found
 
+    def rolled_back_to(self) -> str | None:
+        """Return the release that somebody went back to, where nothing was published since."""
+        for line in reversed(self.read()):
+            if line["what"] in ("published", "rolled back"):
+                return line["release"] if line["what"] == "rolled back" else None
+        return None
+
     def refusals(self) -> int:
         """Return how many updates were refused since one was published."""
         count = 0

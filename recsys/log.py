@@ -44,8 +44,8 @@ class Position:
 class Log:
     """Every event ever accepted, in the order it arrived."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
 
     def __len__(self) -> int:
         segments = self.segments()

@@ -168,7 +168,9 @@ class Registry:
         """
         with locked(self.folder):
             ids, live = self.ids(), self.current()
-            kept = {*ids[max(0, len(ids) - keep) :], live, self.open(live).manifest["parent"] if live in ids else None}
+            if not ids:
+                return []
+            kept = {*ids[max(0, len(ids) - keep) :], live, self.open(live).manifest["parent"]}  # nothing goes where that cannot be told
             gone = [id for id in ids if id not in kept]
             for id in gone:
                 trash = self.folder / f".draft-{uuid.uuid4().hex[:8]}"  # what is left of it after a crash is swept like any draft

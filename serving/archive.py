@@ -1,6 +1,7 @@
 """From the streams to the event log, exactly once."""
 
 import logging
+import time
 import uuid
 from pathlib import Path
 from typing import Any, cast
@@ -33,14 +34,23 @@ STREAMS = "note.streams"
 
 def archive_home(home: Home, settings: Settings) -> int:
     """Move what waits in the Redis of a home into its log; return how many events the log gained."""
+    own = not settings.serving.redis_url
+    if own and not home.redis.exists():
+        return 0  # nothing was ever taken in
     with redis_address(home, settings) as url:
-        client = redis.Redis.from_url(url)
-        try:
-            return archive(client, settings.serving.tenant, home.log, Journal(home.job))
-        except redis.RedisError as error:
-            raise RedisNotRunning(f"cannot read the event streams: {error}; is RECSYS_REDIS_URL right?") from None
-        finally:
-            client.close()
+        for left in reversed(range(20)):
+            client = redis.Redis.from_url(url)
+            try:
+                return archive(client, settings.serving.tenant, home.log, Journal(home.job))
+            except redis.RedisError as error:
+                if own and left:  # whoever ran it has ended, and it comes again at the same address (serving.embedded)
+                    time.sleep(0.25)
+                    continue
+                hint = "" if own else "; is RECSYS_REDIS_URL right?"
+                raise RedisNotRunning(f"cannot read the event streams: {error}{hint}") from None
+            finally:
+                client.close()
+    raise AssertionError("the last look returns or raises")
 
 
 def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | None = None) -> int:

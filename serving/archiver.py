@@ -19,7 +19,7 @@ EVERY = 10.0
 """Seconds between two looks into the streams."""
 
 PAUSE = 1.0
-"""Seconds before one that ended is started again, and so much more each time, up to a minute."""
+"""Seconds before one that ended is started again; twice as many each time, up to a minute."""
 
 
 @contextmanager
@@ -55,6 +55,7 @@ def _keep(home: Home, settings: Settings, over: threading.Event) -> None:
             child.terminate()  # what it is about it gives up; the next one goes on from there
             child.wait(30)
             return
-        pause = PAUSE if time.monotonic() - began > 60 else min(2 * pause, 60.0)
+        pause = PAUSE if time.monotonic() - began > 60 else pause
         _log.error("the archiver ended with code %s; it is started again in %.0f s", child.returncode, pause)
         over.wait(pause)
+        pause = min(2 * pause, 60.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -122,7 +123,9 @@ def pushed(new: pa.Table) -> pa.Table:
     return pa.concat_tables([new, pa.table(columns, schema=new.schema)]).sort_by([("timestamp", "ascending")])
 
 
-@pytest.mark.parametrize(("poison", "says"), [(shuffled, "is something wrong with the log"), (pushed, r"for 8\d\d events of [4-9] people")])
+@pytest.mark.parametrize(
+    ("poison", "says"), [(shuffled, "look whether something is wrong with the log"), (pushed, r"for 8\d\d events of [4-9] people")]
+)
 def test_a_poisoned_log_does_not_go_live(home: Home, events: pa.Table, poison: Callable[[pa.Table], pa.Table], says: str) -> None:
     before = Registry(home.releases).open()
     Log(home.log).append(poison(days(events, 34, 40)))
@@ -199,10 +202,44 @@ def test_a_position_without_a_date_may_be_followed_by_one_behind_all_that_was_le
     assert len(log.read(release.position, position)) + len(log.read(position)) == len(days(events, 36, 38))
 
 
+def test_of_a_batch_that_came_late_what_arrived_last_is_held_back(home: Home, events: pa.Table) -> None:
+    """Its events are older than what was learned, so by time none of them is new."""
+    old = days(events, 20, 26)
+    ids = pa.array([f"late-{n}" for n in range(len(old))])
+    log, before = Log(home.log), Registry(home.releases).open().position
+    others = pc.binary_join_element_wise("another ", old["user_id"], "")  # who have not had these items yet
+    log.append(old.set_column(0, old.schema.field(0), ids).set_column(1, old.schema.field(1), others))
+    line = job.run(home, SETTINGS, judge)
+    assert line["what"] == "published"
+    after = Registry(home.releases).open().position
+    held_back = log.read(after)["event_id"].to_pylist()
+    assert line["held back"] == len(held_back) > 50
+    assert held_back == ids.to_pylist()[-len(held_back) :]
+    assert line["gate"]["figures"]["questions"] > 50
+    assert len(log.read(before, after)) == line["events"]
+
+
+def test_an_update_that_was_not_judged_does_not_make_the_gate_forget_what_is_usual(home: Home, events: pa.Table) -> None:
+    registry, log = Registry(home.releases), Log(home.log)
+    usual = registry.open().manifest["foretold"]
+    assert usual > 0.2
+    log.append(days(events, 34, 34.2))
+    assert "questions" not in job.run(home, SETTINGS, judge)["gate"]["figures"]
+    log.append(days(events, 34.2, 34.3))
+    job.update_and_publish(home, SETTINGS)
+    assert registry.open().manifest["foretold"] == usual
+    nonsense = days(events, 34.3, 40)
+    place, ids = nonsense.column_names.index("item_id"), pa.array(sorted(set(nonsense["item_id"].to_pylist())))
+    any_item = ids.take(pa.array(np.random.default_rng(0).integers(0, len(ids), len(nonsense))))
+    log.append(nonsense.set_column(place, nonsense.schema.field(place), any_item))
+    line = job.run(home, SETTINGS, judge)
+    assert line["what"] == "refused", line["gate"]
+    assert f"those of the last update were by {usual:.4f}" in line["reason"]
+
+
 def compared(now: list[float], then: list[float], allowed: float) -> Verdict:
-    rules = Settings().gate
-    verdict = Verdict()
-    gate._compare("all", np.array(now), np.array(then), np.arange(len(now)), allowed, rules, verdict)
+    settings, verdict = Settings().gate.model_copy(update={"worse": allowed}), Verdict()
+    gate._compare("all", np.array(now), np.array(then), np.arange(len(now)), "worse", settings, verdict)
     return verdict
 
 
@@ -212,7 +249,7 @@ def test_only_what_is_surely_worse_is_refused() -> None:
     worse = compared(list(then - 0.1 + 0.1 * rng.normal(size=1000)), list(then), 0.1)
     assert len(worse.reasons) == 1
     assert "less than the" in worse.reasons[0]
-    assert "(1,000 questions)" in worse.reasons[0]
+    assert "(1,000 questions; gate.worse = 0.1)" in worse.reasons[0]
     assert compared(list(then - 0.1 + 0.1 * rng.normal(size=1000)), list(then), 0.3).accepted  # so much less is allowed
     assert compared(list(then - 0.1 + 3 * rng.normal(size=1000)), list(then), 0.0).accepted  # it may be luck
     assert compared(list(then + 0.1), list(then), 0.0).accepted

@@ -155,9 +155,63 @@ def test_after_three_refusals_somebody_is_called(home: Home, recsys: Callable[..
     journal.add("superseded", reason="another was first")
     journal.add("refused", reason="it was bad")
     said = recsys("job", "run", code=1)
-    assert "3 updates in a row were refused; see: recsys job log" in said.replace("\n", " ")
+    assert "3 updates in a row were refused; see why: recsys job log" in said.replace("\n", " ")
     journal.add("published", release="000002")
     assert recsys("job", "run")["what"] == "not due"
+
+
+def test_after_a_rollback_the_job_waits_for_somebody(home: Home, recsys: Callable[..., Any]) -> None:
+    Log(home.log).append(plays(200, 300))
+    assert recsys("job", "run")["release"] == "000002"
+    recsys("rollback")
+    Log(home.log).append(plays(300, 400))
+    line = recsys("job", "run")
+    assert (line["what"], line["release"]) == ("not due", "000001")
+    assert "somebody rolled back to release 000001" in line["reason"]
+    assert "go on with recsys job run --force" in recsys("job", "run", as_json=False).replace("\n", " ")
+    assert recsys("job", "run", "--force")["release"] == "000003"
+    Log(home.log).append(plays(400, 500))
+    assert recsys("job", "run")["release"] == "000004"
+    assert "rolled back to release 000001 (was 000002)" in recsys("job", "log", as_json=False)
+
+
+def test_what_a_first_fit_left_is_due_though_nothing_has_come_since(home: Home, recsys: Callable[..., Any]) -> None:
+    job.fit_and_publish(home, load_settings(home.config, environ={}), until=NOW + 100 * 60_000)
+    assert recsys("job", "run")["triggers"] == {"volume": "100 new events (job.events = 50)"}
+    assert recsys("job", "run")["what"] == "not due"
+
+
+def test_every_kind_of_line_can_be_read(home: Home, recsys: Callable[..., Any]) -> None:
+    Journal(home.job).add("loss", partition=3, reason="5 of its events were removed before anybody took them")
+    told = recsys("job", "log", as_json=False)
+    assert told.strip().endswith("lost, in partition 3: 5 of its events were removed before anybody took them")
+
+
+def test_where_there_is_no_release_nothing_is_made(tmp_path: Path) -> None:
+    home = Home(tmp_path / "mistyped")
+    for words in (("job", "run"), ("archive",)):
+        done = subprocess.run(command(home, *words), capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == (words == ("job", "run"))
+        assert not home.path.exists()
+    assert "0 events moved" in done.stdout
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(home: Home) -> None:
+    """Files of more than 20 kB cannot be written for a while."""
+    Log(home.log).append(plays(200, 300))
+    code = (
+        "import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from recsys import cli; cli.main()"
+    )
+    words = [sys.executable, "-c", code, "job", "run", "--home", str(home.path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert Registry(home.releases).ids() == ["000001"]
+    assert not list(home.releases.glob(".draft-*"))
+    assert subprocess.run(command(home, "job", "run"), timeout=120, check=False).returncode == 0
+    assert Registry(home.releases).current() == "000002"
 
 
 def test_a_watch_updates_by_itself_and_ends_when_it_is_told_to(home: Home) -> None:

@@ -324,5 +324,11 @@ def test_a_release_that_went_half_way_is_swept_later(registry: Registry, monkeyp
         assert len(drafts(registry)) == 1  # its own: the other was swept
 
 
-def test_nothing_is_collected_where_there_is_nothing(registry: Registry) -> None:
+def test_nothing_is_collected_where_there_is_nothing_or_nobody_knows_what_is_live(registry: Registry) -> None:
     assert registry.collect(keep=1) == []
+    publish(registry)
+    publish(registry)
+    registry.pointer.write_text("garbage")
+    with pytest.raises(ReleaseNotFound, match="no release 'garbage'"):
+        registry.collect(keep=1)
+    assert len(registry.ids()) == 2

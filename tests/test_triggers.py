@@ -39,7 +39,7 @@ def due(new: pa.Table, old: pa.Table | None = None, since: float = 0.1, **wanted
 
 
 def test_a_schedule_wants_time_to_pass_and_something_new() -> None:
-    assert due(log(5, 0), since=2.0, hours=1.0) == {"schedule": "2.0 hours since the last update (job.hours = 1)"}
+    assert due(log(5, 0), since=2.0, hours=1.0) == {"schedule": "2 hours since the last update (job.hours = 1)"}
     assert due(log(5, 0), since=0.9, hours=1.0) == {}
     assert due(log(0, 0), since=9.0, hours=1.0) == {}
     assert due(log(5, 0, kinds=("impression",)), since=9.0, hours=1.0) == {}  # of which nothing can be learned

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from safetensors import SafetensorError
 
 from recsys.catalogue import Catalogue as Items
 from recsys.errors import BadInput, Refused, Superseded
@@ -79,7 +80,7 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
     parent = Candidate.load(live, settings)
     with _threads(settings):
         candidate = update(parent, new, context(log, live.position, new), parent.settings, Items(home.items).items(), step)
-    return _publish(candidate.at(position, live), registry, live.id, {"why": "new events"}, began, step)
+    return _publish(candidate.at(position, live), registry, live.id, {"why": "new events", **_foretold(live)}, began, step)
 
 
 def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step: Step = silent) -> dict[str, Any]:
@@ -94,9 +95,13 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
     registry, log, journal = Registry(home.releases), Log(home.log), Journal(home.job)
     live, end = registry.open(), Position(len(log))
     new = log.read(live.position, end)
-    why = reasons(situation(log, live, new), settings.job) if len(log) > live.position.offset else {}
+    # what the last update held back waits for company; anything else that is not learned counts
+    why = reasons(situation(log, live, new), settings.job) if len(new) > live.manifest.get("held back", 0) else {}
     if force and _worth_learning(new):
         why = {"by hand": "asked for with --force", **why}
+    elif journal.rolled_back_to() == live.id:
+        reason = f"somebody rolled back to release {live.id}, so that waits for somebody: go on with recsys job run --force"
+        return {"what": "not due", "events": len(new), "release": live.id, "reason": reason}
     if not why:
         return {"what": "not due", "events": len(new), "release": live.id}
     position = _but_the_newest(live, new, len(log), settings.gate.held_back)
@@ -118,7 +123,7 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
         about["gate"] = verdict.as_dict()
         if verdict.reasons:
             raise Refused("; ".join(verdict.reasons))
-        told = {"why": ", ".join(why), "triggers": why, "gate": about["gate"]}
+        told = {"why": ", ".join(why), "triggers": why, "gate": about["gate"], "held back": len(held_back), **_foretold(live, verdict)}
         release = _publish(candidate, registry, live.id, told, began, step)
     except Refused as refused:
         return journal.add("refused", **about, reason=str(refused), seconds=round(time.monotonic() - began, 1))
@@ -139,13 +144,24 @@ def _worth_learning(new: pa.Table) -> bool:
     return bool(pc.any(pc.is_in(new["event_type"], value_set=pa.array(sorted(HISTORY)))).as_py())
 
 
+def _foretold(live: Release, verdict: Verdict | None = None) -> dict[str, Any]:
+    """Return how well the newest events were foretold when that was last measured: what the next gate compares with."""
+    figures = verdict.as_dict()["figures"] if verdict else {}
+    return {"foretold": figures.get("ndcg@20", live.manifest.get("foretold"))}
+
+
 def _but_the_newest(live: Release, new: pa.Table, end: int, share: float) -> Position:
-    """Return the position that leaves the newest share of what is new for later, and forgets nothing that was learned."""
+    """Return the position that leaves the newest share of what is new for later, and forgets nothing that was learned.
+
+    The newest by their time or, where those are older than what was learned (a late batch), those that arrived last.
+    """
     if not share or not len(new):
         return Position(end)
     cut = int(np.quantile(milliseconds(new), 1 - share, method="lower"))
-    learned = live.position.until
-    return Position(end, max(cut, live.manifest["now"] + 1 if learned is None else learned))
+    learned = live.manifest["now"] + 1 if live.position.until is None else live.position.until
+    if cut >= learned:
+        return Position(end, cut)
+    return Position(max(live.position.offset, end - round(share * len(new))))
 
 
 def context(log: Log, before: Position, new: pa.Table) -> pa.Table:
@@ -184,7 +200,10 @@ def _publish(candidate: Candidate, registry: Registry, parent: str | None, told:
     id = registry.next_id()
     with registry.draft() as draft:
         step("publishing", 0, 1)
-        about = candidate.write(draft)
+        try:
+            about = candidate.write(draft)
+        except SafetensorError as error:  # a full disk, which is an OSError to everybody else
+            raise OSError(f"the release cannot be written: {error}") from None
         if wrong := faults(candidate, about):
             raise Refused("; ".join(wrong))
         seconds = {"train": round(trained - began, 3), "write": round(time.monotonic() - trained, 3)}

@@ -49,7 +49,7 @@ def reasons(situation: Situation, settings: JobSettings) -> dict[str, str]:
 
 def _schedule(situation: Situation, settings: JobSettings) -> str | None:
     if settings.hours and situation.hours >= settings.hours:
-        return f"{situation.hours:.1f} hours since the last update (job.hours = {settings.hours:g})"
+        return f"{situation.hours:.2g} hours since the last update (job.hours = {settings.hours:g})"
     return None
 
 
