@@ -15,6 +15,7 @@ from eval import metrics
 from eval.intervals import paired
 from eval.timeline import CELLS
 from recsys.batches import Examples, batch
+from recsys.events import counted, positive
 from recsys.sessions import Histories, Sessions, histories, repeats, sessionise
 from recsys.settings import GateSettings
 from training.candidate import Candidate
@@ -154,7 +155,8 @@ def _declined(now: np.ndarray, owner: np.ndarray, live: Candidate, settings: Gat
 def _exam(candidate: Candidate, before: pa.Table, learned: pa.Table, held_back: pa.Table, settings: GateSettings) -> Exam:
     """Ask for every liked item of the newest events that the candidate knows, at most `gate.questions`, the same at every call."""
     own = candidate.settings
-    sessions = sessionise(pa.concat_tables([before, learned, held_back]), candidate.vocab, own.data.session_gap)
+    told = counted(pa.concat_tables([before, learned, held_back]), positive(own.data.positive))
+    sessions = sessionise(told, candidate.vocab, own.data.session_gap)
     late = sessions.place >= len(before)
     newest = sessions.place >= len(before) + len(learned)
     at = np.flatnonzero(newest & sessions.positive & (sessions.item > 0))

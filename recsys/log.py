@@ -6,7 +6,7 @@ put together into a larger one, which then stands for them.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -138,7 +138,7 @@ class Log:
     def _scan(self, after: Position, upto: Position, names: list[str]) -> Iterator[tuple[pa.Table, int]]:
         for path in self.segments():
             first, behind = _bounds(path)
-            read_before = behind <= after.offset and after.until is None
+            read_before = behind <= after.offset and (after.until is None or _newest(path) < after.until)
             if first < upto.offset and not read_before:
                 yield pq.read_table(path, columns=sorted({*names, "timestamp"})), first
 
@@ -171,6 +171,15 @@ def _whole(read: Callable[[], T], times: int = 5) -> T:
         except FileNotFoundError:
             continue
     return read()
+
+
+@cache
+def _newest(path: Path) -> float:
+    """Return the time of a segment's newest event, ms, by its statistics; infinite where it has none."""
+    about = pq.read_metadata(path)
+    column = about.schema.names.index("timestamp")
+    parts = [about.row_group(number).column(column).statistics for number in range(about.num_row_groups)]
+    return max((part.max.timestamp() * 1000 if part is not None and part.has_min_max else np.inf for part in parts), default=-np.inf)
 
 
 def _bounds(path: Path) -> tuple[int, int]:

@@ -268,3 +268,17 @@ def test_the_log_is_read_by_others_as_it_is(log: Log) -> None:
     assert str(frame["timestamp"].dtype) == "datetime64[ms, UTC]"
     counted = duckdb.sql(f"select event_type, count(*), max(timestamp) from '{log.folder}/*.parquet' group by all").fetchall()
     assert [(kind, n, newest.timestamp()) for kind, n, newest in counted] == [("watch", 21, 0.099)]
+
+
+def test_what_was_read_wholly_is_not_read_again(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job looks every half a minute, and its position has a date."""
+    log.append(events(("a", 1000), ("b", 2000)))
+    log.append(events(("c", 3000), ("d", 5000)))
+    log.append(events(("e", 6000)))
+    opened: list[str] = []
+    honest = pq.read_table
+    monkeypatch.setattr(log_module.pq, "read_table", lambda path, **words: (opened.append(Path(path).name), honest(path, **words))[1])
+    assert ids(log.read(Position(4, 4000))) == ["d", "e"]
+    assert [name[:12] for name in opened] == ["000000000002", "000000000004"]
+    assert ids(log.read(Position(4, 2000))) == ["b", "c", "d", "e"]
+    assert len(opened) == 5

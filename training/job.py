@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from recsys.catalogue import Catalogue as Items
-from recsys.errors import BadInput, Refused, Superseded
+from recsys.errors import BadInput, Refused, ReleaseDamaged, ReleaseNotFound, Superseded
 from recsys.events import HISTORY, milliseconds
 from recsys.home import Home
 from recsys.journal import Journal
@@ -61,7 +61,10 @@ def fit_and_publish(home: Home, settings: Settings, until: int | None = None, st
         )
     with _threads(settings):
         candidate = fit(events, settings, Items(home.items).items(), step).at(position, None)
-    return _publish(candidate, registry, parent, {"why": "first fit" if parent is None else "full retrain"}, began, step)
+    told: dict[str, Any] = {"why": "first fit" if parent is None else "full retrain"}
+    with suppress(ReleaseDamaged, ReleaseNotFound):  # a fit is the way out of that
+        told |= _foretold(registry.open())
+    return _publish(candidate, registry, parent, told, began, step)
 
 
 def update_and_publish(home: Home, settings: Settings, until: int | None = None, step: Step = silent) -> Release | None:
