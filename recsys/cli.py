@@ -176,19 +176,20 @@ def update(
 
 @app.command()
 def releases(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
-    """List the releases, oldest first; the live one is marked."""
+    """List the releases, oldest first; the live one is marked. Of an update by the job: ndcg@20 on the newest events, and its parent's."""
     from recsys.registry import Registry
 
     registry = Registry(Home(home).releases)
     live = registry.current()
     found = [registry.open(id) for id in registry.ids()]
-    table = Table("release", "live", "parent", "created", "why", "items", "events", "train s", "ndcg@20", "before", box=None)
+    table = Table("release", "from", "created", "why", "items", "events", "ndcg@20 (was)", box=None)  # fits a terminal of 80 columns
     for release in found:
         about, metrics = release.manifest, release.manifest["metrics"]
-        judged = about.get("gate", {}).get("figures", {})  # of an update by the job: on the newest events, its own and its parent's
-        quality = (f"{judged[name]:.4f}" if name in judged else "" for name in ("ndcg@20", "ndcg@20 live"))
-        numbers = (str(metrics["items"]), f"{metrics.get('events', 0):.0f}", str(about["seconds"]["train"]), *quality)
-        table.add_row(release.id, "*" if release.id == live else "", about["parent"] or "-", about["created"][:16], about["why"], *numbers)
+        judged = about.get("gate", {}).get("figures", {})
+        quality = f"{judged['ndcg@20']:.4f} ({judged['ndcg@20 live']:.4f})" if "ndcg@20" in judged else ""
+        name, created = f"{release.id} *" if release.id == live else release.id, about["created"][:16].replace("T", " ")
+        numbers = (f"{metrics['items']:,}", f"{metrics.get('events', 0):,.0f}", quality)
+        table.add_row(name, about["parent"] or "-", created, about["why"], *numbers)
     empty = f"no release yet; train the first with: recsys fit --home {home}"
     _show({"live": live, "releases": [release.manifest for release in found]}, json, table if found else empty)
 

@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 import time
 from dataclasses import asdict
 
@@ -223,3 +225,22 @@ def test_honest_streams_lose_nothing(server, store, tmp_path, monkeypatch):
         archive(store, "t", home.log, Journal(home.job))
     assert losses(home) == []
     assert logged(home.log) == [f"e{n}" for n in range(200)]
+
+
+def test_on_a_full_disk_events_wait_in_the_stream(tmp_path):
+    """Files of more than a kilobyte cannot be written for a while."""
+    home = Home(tmp_path)
+    code = (
+        "import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from recsys import cli; cli.main()"
+    )
+    with EmbeddedRedis(home.redis) as server:
+        asyncio.run(_send_as(server, Settings().serving.tenant, *plays(0, 50)))
+        words = [sys.executable, "-c", code, "archive", "--home", str(home.path)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert "Traceback" not in done.stderr
+        assert [path.name for path in home.log.iterdir() if not path.name.startswith(".lock")] == []
+        assert archive_home(home, Settings()) == 50
+    assert logged(home.log) == [f"e{n}" for n in range(50)]

@@ -35,7 +35,7 @@ def log(n: int, seed: int, items: int = 100, kinds: tuple[str, ...] = ("play",),
 
 def due(new: pa.Table, old: pa.Table | None = None, since: float = 0.1, **wanted: float) -> dict[str, str]:
     """Ask all triggers of which only some are on; since: hours after the last update."""
-    return reasons(Situation(new, log(2000, 9) if old is None else old, KNOWN, since), NEVER.model_copy(update=wanted))
+    return reasons(Situation(new, log(4000, 9) if old is None else old, KNOWN, since), NEVER.model_copy(update=wanted))
 
 
 def test_a_schedule_wants_time_to_pass_and_something_new() -> None:
@@ -76,6 +76,19 @@ def test_what_goes_on_as_before_does_not_drift() -> None:
         assert due(log(2000, seed), drift=0.25) == {}
     assert due(log(499, 1, session=12), drift=0.25) == {}  # too few to say
     assert due(log(2000, 1, session=12), old=log(100, 9), drift=0.25) == {}
+
+
+def test_a_log_that_always_turns_over_does_not_drift_until_it_turns_over_faster() -> None:
+    """Each stretch has items of its own, as where every hour has its news."""
+
+    def stretch(number: int, own: float) -> pa.Table:
+        events = log(2000, number)
+        ids = [f"{id} of {number}" if n % 100 < 100 * own else id for n, id in enumerate(events["item_id"].to_pylist())]
+        return events.set_column(events.column_names.index("item_id"), SCHEMA.field("item_id"), pa.array(ids))
+
+    before = pa.concat_tables([stretch(1, 0.3), stretch(2, 0.3)])
+    assert due(stretch(3, 0.3), old=before, drift=0.25) == {}
+    assert "the popularity drift" in due(stretch(3, 0.7), old=before, drift=0.25)["drift"]
 
 
 def test_the_stability_index_by_hand() -> None:

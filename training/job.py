@@ -139,7 +139,7 @@ def situation(log: Log, live: Release, new: pa.Table) -> Situation:
     """Return what the triggers look at."""
     age = datetime.now(UTC) - datetime.fromisoformat(live.manifest["created"])
     known = pq.read_table(live.file("items.parquet"), columns=["item_id"])["item_id"].combine_chunks()
-    old = log.read(Position(max(0, live.position.offset - len(new))), live.position)
+    old = log.read(Position(max(0, live.position.offset - 2 * len(new))), live.position)
     return Situation(new, old, known, age.total_seconds() / 3600)
 
 

@@ -21,8 +21,8 @@ LEAST = 1e-3
 
 @dataclass(frozen=True)
 class Situation:
-    """What the triggers look at: events that the live release has not learned, as many of those that came last before them, the ids it
-    knows, and the hours since the last update (infinite where there was none).
+    """What the triggers look at: events that the live release has not learned, twice as many of those that came last before them, the ids
+    it knows, and the hours since the last update.
     """
 
     new: pa.Table
@@ -69,17 +69,16 @@ def _new_items(situation: Situation, settings: JobSettings) -> str | None:
 
 
 def _drift(situation: Situation, settings: JobSettings) -> str | None:
-    new, old = situation.new, situation.old
-    if not settings.drift or min(len(new), len(old)) < settings.few:
+    """Compare what is new with what came last before it, and that with what came before: a log that always turns over does not drift."""
+    half = len(situation.old) // 2
+    older, old, new = situation.old.slice(0, half), situation.old.slice(half), situation.new
+    if not settings.drift or min(half, len(new)) < settings.few:
         return None
-    rank = _deciles(old)
-    measured = {
-        "event types": psi(_types(old), _types(new)),
-        "popularity": psi(np.bincount(rank(old), minlength=DECILES + 1), np.bincount(rank(new), minlength=DECILES + 1)),
-        "session lengths": psi(_lengths(old), _lengths(new)),
-    }
-    name, most = max(measured.items(), key=lambda pair: pair[1])
-    return f"the {name} drift: stability index {most:.2f} (job.drift = {settings.drift:g})" if most >= settings.drift else None
+    measured = {name: (shift(old, new), shift(older, old)) for name, shift in SHIFTS.items()}
+    name, (now, before) = max(measured.items(), key=lambda pair: pair[1][0] - pair[1][1])
+    if now - before < settings.drift:
+        return None
+    return f"the {name} drift: stability index {now:.2f}, and {before:.2f} before that (job.drift = {settings.drift:g})"
 
 
 def psi(old: np.ndarray, new: np.ndarray) -> float:
@@ -122,6 +121,18 @@ def _lengths(events: pa.Table) -> np.ndarray:
     length = np.diff(np.append(np.flatnonzero(begins), len(order)))
     return np.bincount(np.searchsorted(LENGTHS, length, side="right"), minlength=len(LENGTHS) + 1)
 
+
+def _shift_of_popularity(old: pa.Table, new: pa.Table) -> float:
+    rank = _deciles(old)
+    return psi(*(np.bincount(rank(events), minlength=DECILES + 1) for events in (old, new)))
+
+
+SHIFTS: dict[str, Callable[[pa.Table, pa.Table], float]] = {
+    "event types": lambda old, new: psi(_types(old), _types(new)),
+    "popularity": _shift_of_popularity,
+    "session lengths": lambda old, new: psi(_lengths(old), _lengths(new)),
+}
+"""What may drift, and how far it did between two stretches of a log."""
 
 TRIGGERS = (Trigger("schedule", _schedule), Trigger("volume", _volume), Trigger("new items", _new_items), Trigger("drift", _drift))
 """All of them; `reasons` asks each."""
