@@ -81,12 +81,12 @@ def _of_the_newest(exam: Exam, candidate: Candidate, live: Candidate, settings: 
         return
     (now, shown), (then, shown_before) = (_foretold(one, exam) for one in (candidate, live))
     verdict.figures.update({"questions": len(exam), f"ndcg@{K}": _mean(now), f"ndcg@{K} live": _mean(then)})
-    _compare("the newest events", now, then, exam.owner, "worse", settings, verdict)
+    _compare("the newest events", now, then, exam.owner, "worse", settings.worse, settings, verdict)
     length, new = np.diff(exam.past.start), exam.target >= len(live.vocab)
     parts = {"people without a history": length == 0, "short histories": (length > 0) & (length <= 5), "long histories": length > 5}
     for name, part in (parts | {"new items": new, "known items": ~new}).items():
         if part.sum() >= settings.few:
-            _compare(name, now[part], then[part], exam.owner[part], "slices", settings, verdict)
+            _compare(name, now[part], then[part], exam.owner[part], "slices", settings.slices, settings, verdict)
     covered, before = (len(np.unique(lists[lists > 0])) for lists in (shown, shown_before))
     verdict.figures.update({f"shown items@{K}": covered, f"shown items@{K} live": before})
     if covered < settings.coverage * before:
@@ -106,16 +106,25 @@ def _of_the_memory(candidate: Candidate, live: Candidate, settings: GateSettings
         return
     now, then = (_remembered(one, some, len(live.vocab)) for one in (candidate, live))
     verdict.figures.update({f"memory ndcg@{K}": _mean(now), f"memory ndcg@{K} live": _mean(then)})
-    _compare("what was learned before", now, then, np.arange(len(some)), "forgets", settings, verdict)
+    _compare("what was learned before", now, then, np.arange(len(some)), "forgets", settings.forgets, settings, verdict)
 
 
-def _compare(what: str, now: np.ndarray, then: np.ndarray, owner: np.ndarray, name: str, settings: GateSettings, verdict: Verdict) -> None:
+def _compare(
+    what: str,
+    now: np.ndarray,
+    then: np.ndarray,
+    owner: np.ndarray,
+    name: str,
+    allowed: float,
+    settings: GateSettings,
+    verdict: Verdict,
+) -> None:
     mean, _, high = (float(value) for value in paired([now - then], [owner], resamples=settings.resamples))
-    if high < -getattr(settings, name) * _mean(then):
+    if high < -allowed * _mean(then):
         share = -mean / max(_mean(then), 1e-12)
         verdict.reasons.append(
             f"{what}: ndcg@{K} {_mean(now):.4f}, {share:.0%} less than the {_mean(then):.4f} of the live release "
-            f"({len(now):,} questions; gate.{name} = {getattr(settings, name):g})"
+            f"({len(now):,} questions; gate.{name} = {allowed:g})"
         )
 
 

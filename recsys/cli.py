@@ -209,15 +209,14 @@ def rollback(
 
     registry = Registry(Home(home).releases)
     live = registry.current()
+    named = id
     id = id or registry.open().manifest["parent"]  # with a name, the live one need not be readable
     if id is None:
         others = ", ".join(id for id in registry.ids() if id != live)
         raise BadInput(f"release {live} has no parent to go back to; {f'name one of: {others}' if others else 'there is no other'}")
-    if id not in (ids := registry.ids()):
-        others = ", ".join(other for other in ids if other != live)
-        raise BadInput(
-            f"release {id} is not there, perhaps removed by recsys gc; {f'there are: {others}' if others else 'there is no other'}"
-        )
+    if named is None and id not in (ids := registry.ids()):
+        left = ", ".join(other for other in ids if other != live) or "none"
+        raise BadInput(f"release {live} came from {id}, which is gone (recsys gc?); name one of those that are left: {left}")
     registry.open(id).verify()
     registry.point_to(id)
     Journal(Home(home).job).add("rolled back", release=id, was=live)

@@ -205,18 +205,18 @@ def test_a_folder_from_elsewhere_cannot_name_the_program_that_is_run(tmp_path):
 @pytest.mark.parametrize("how", ["it closes it", "it is killed"])
 def test_who_shares_a_server_goes_on_when_the_process_that_ran_it_ends(tmp_path, how):
     """As a server does that was started while `recsys archive` had Redis for a second."""
-    first = subprocess.Popen([sys.executable, "-c", STARTER, str(tmp_path / "redis")], stdout=subprocess.PIPE, text=True)
+    closer = STARTER.replace("time.sleep(60)", "sys.stdin.readline(); server.close()")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    first = subprocess.Popen([sys.executable, "-c", closer, str(tmp_path / "redis")], **pipes)
     assert first.stdout is not None
+    assert first.stdin is not None
     pid, _, url = first.stdout.readline().split()
     with EmbeddedRedis(tmp_path / "redis") as server, EmbeddedRedis(tmp_path / "redis") as other:
         assert (server.owned, other.owned, server.url, other.url) == (False, False, url, url)
         client(server).set("film", "Heat")
         if how == "it is killed":
             first.kill()
-        else:
-            first.send_signal(signal.SIGINT)  # which ends it as Ctrl-C does, with its atexit
-        first.wait()
-        first.stdout.close()
+        first.communicate("\n")
         wait_until(lambda: server.owned or other.owned)
         wait_until(lambda: answers(server))
         assert client(server).get("film") == client(other).get("film") == b"Heat"

@@ -31,7 +31,7 @@ SMALL = {
     "model.features": 64,
     "data.history": 20,
     "training.epochs": 3,
-    "update.epochs": 2,
+    "update.epochs": 1,
     "job.hours": 1e-9,
 }
 SETTINGS = load_settings(overrides=SMALL, environ={})
@@ -238,8 +238,8 @@ def test_an_update_that_was_not_judged_does_not_make_the_gate_forget_what_is_usu
 
 
 def compared(now: list[float], then: list[float], allowed: float) -> Verdict:
-    settings, verdict = Settings().gate.model_copy(update={"worse": allowed}), Verdict()
-    gate._compare("all", np.array(now), np.array(then), np.arange(len(now)), "worse", settings, verdict)
+    verdict = Verdict()
+    gate._compare("all", np.array(now), np.array(then), np.arange(len(now)), "worse", allowed, Settings().gate, verdict)
     return verdict
 
 
