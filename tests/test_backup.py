@@ -111,6 +111,19 @@ def test_interrupted_it_leaves_nothing_that_looks_whole(home: Home, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a home"]
 
 
+def test_releases_are_copied_before_the_log_that_they_have_learned(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that is published meanwhile may be missed; one that knows more than the copied log could not be updated."""
+    order, honest = list[str](), backups._copy
+
+    def noted(source: Path, target: Path) -> None:
+        order.append(source.relative_to(home.path).parts[0])
+        honest(source, target)
+
+    monkeypatch.setattr(backups, "_copy", noted)
+    backup(home, tmp_path / "copy")
+    assert order.index("log") > max(place for place, part in enumerate(order) if part == "releases")
+
+
 def test_the_log_may_grow_and_be_put_together_meanwhile(home: Home, tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         done = pool.apply_async(_grow, (str(home.log), 50, 150))

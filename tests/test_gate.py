@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from recsys.settings import Settings, load_settings
 from recsys.simulate import simulate
 from training import job
 from training.candidate import Candidate
+from training.sound import faults
 
 DAY = 86_400_000
 SMALL = {
@@ -268,3 +270,21 @@ def test_the_same_sample_is_remembered_from_update_to_update(home: Home) -> None
     later = Candidate.load(Registry(home.releases).open("000002"))
     oldest = [np.sort(one.memory.keys)[:50] for one in (live, later)]
     assert len(np.intersect1d(*oldest)) > 30
+
+
+def test_what_was_never_to_be_foretold_is_not_asked_of_the_memory(home: Home) -> None:
+    live = Candidate.load(Registry(home.releases).open("000001"))
+    context = replace(live.memory.examples, weight=np.zeros_like(live.memory.examples.weight))
+    verdict = Verdict()
+    gate._of_the_memory(live, replace(live, memory=replace(live.memory, examples=context)), SETTINGS.gate, verdict)
+    assert verdict.notes == ["only 0 remembered examples, too few to judge by (gate.few = 100)"]
+
+
+def test_vectors_that_are_no_unit_vectors_are_a_fault(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = Candidate.load(Registry(home.releases).open("000001"))
+    assert faults(live) == []
+    own, found_at = live.vectors()
+    longer = found_at.copy()
+    longer[5] *= 1.5
+    monkeypatch.setattr(Candidate, "vectors", lambda self: (own, longer))
+    assert faults(live) == [f"1 of {len(live.vocab) - 1} prototypes are no unit vectors; that of {live.vocab.ids[5]!r} has length 1.5"]
