@@ -864,13 +864,14 @@ def _job(home: Home) -> dict[str, Any] | None:
 
 def _look(home: Home, settings: Settings, force: bool, step: Step) -> dict[str, Any]:
     """Do what the job does each time: archive, and update where that is due."""
-    from eval.gate import judge
     from recsys.registry import Registry
+
+    Registry(home.releases).open()  # where there is none, that is said at once, and nothing is made
+    from eval.gate import judge
     from serving.archive import archive_home
     from serving.lease import Busy, lease
     from training.job import run
 
-    Registry(home.releases).open()  # where there is none, that is said before anything is made
     archived = archive_home(home, settings)
     try:
         with lease(home.job / "lease", settings.serving.redis_url, settings.serving.tenant):
