@@ -63,6 +63,8 @@ def verify(folder: Path, step: Step = silent) -> dict[str, Any]:
         raise BackupDamaged(f"{folder} is no backup: it has no {ABOUT} that can be read") from None
     for number, (name, digest) in enumerate(files.items()):
         step("verifying", number, len(files))
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BackupDamaged(f"the backup {folder} names a file outside itself, {name!r}; do not use it")
         path = folder / name
         if not path.is_file():
             raise BackupDamaged(f"the backup {folder} misses {name}; take another one")

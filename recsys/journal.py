@@ -22,8 +22,8 @@ class Journal:
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "what": what, **about}
         with locked(self.folder):
             path = self.folder / FILE
-            torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"  # by a power loss
-            with path.open("ab") as file:
+            with path.open("a+b") as file:
+                torn = file.tell() > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"  # by a power loss
                 file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())

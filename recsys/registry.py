@@ -163,8 +163,9 @@ class Registry:
             write_atomically(self.pointer, id + "\n")
 
     def collect(self, keep: int) -> list[str]:
-        """Remove all but the newest `keep` releases, the live one and those that it can be rolled back to: its parent, or what was live
-        before. Return which are gone. A release goes in one step: whoever has it open reads on, and nobody opens a half of it.
+        """Remove all but the newest `keep` releases, the live one and its parent; return which are gone.
+
+        A release goes in one step: whoever has it open reads on, and nobody opens a half of it.
         """
         with locked(self.folder):
             ids, live = self.ids(), self.current()
@@ -172,11 +173,12 @@ class Registry:
                 return []
             kept = {*ids[max(0, len(ids) - keep) :], live, self.open(live).manifest["parent"]}  # nothing goes where that cannot be told
             gone = [id for id in ids if id not in kept]
-            for id in gone:
-                trash = self.folder / f".draft-{uuid.uuid4().hex[:8]}"  # what is left of it after a crash is swept like any draft
-                os.rename(self.folder / id, trash)
-                shutil.rmtree(trash, ignore_errors=True)
-            sync(self.folder)
+            trash = {id: self.folder / f".draft-{uuid.uuid4().hex[:8]}" for id in gone}  # swept like any draft after a crash
+            for id, folder in trash.items():
+                os.rename(self.folder / id, folder)
+            sync(self.folder)  # before their files go: else a power loss might bring back a name with half of them
+            for folder in trash.values():
+                shutil.rmtree(folder, ignore_errors=True)
             return gone
 
     def _sweep(self) -> None:

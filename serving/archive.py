@@ -59,7 +59,7 @@ def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | N
     The id of the last event taken from each partition travels in the segment that holds the events, so both are
     committed in one step; a stream is trimmed only behind that. Killed at any point, it can simply be run again:
     events that were committed but not trimmed are skipped by these ids, and by their event ids. What a stream has lost is told to the
-    journal, for nobody can bring it back (see `_losses`).
+    journal, for nobody can bring it back (see `_set_back` and `_removed`).
     """
     log, notes = Log(folder), Log(folder).notes()
     streams = _name_of_streams(client, tenant)

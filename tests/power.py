@@ -83,7 +83,10 @@ def trace(root: Path) -> Iterator[tuple[Trace, Callable[[str], None]]]:
             found.steps.append(Step([named(path, live[path])]))
 
     def note(event: str, words: tuple[Any, ...]) -> None:
-        path = inside(words[0]) if words else None
+        name = words[0] if words else None
+        if event in ("os.remove", "os.rmdir") and words[1] >= 0:  # as shutil.rmtree does it: a name in an open folder
+            name = os.path.join(os.readlink(f"/proc/self/fd/{words[1]}"), os.fsdecode(name))
+        path = inside(name)
         if path is None:
             return
         if event == "os.mkdir":

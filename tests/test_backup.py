@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from worlds import NOW, publish_release
+from worlds import NOW, event_table, publish_release
 
 from recsys import backup as backups
 from recsys.backup import BackupDamaged, backup, restore, verify
 from recsys.errors import BadInput
-from recsys.events import SCHEMA
+from recsys.files import sha256
 from recsys.home import Home
 from recsys.journal import Journal
 from recsys.log import Log
@@ -29,7 +29,7 @@ def plays(first: int, last: int) -> pa.Table:
     rows = [
         {"event_id": f"e{n}", "user_id": "ann", "item_id": "i1", "timestamp": NOW + n, "event_type": "play"} for n in range(first, last)
     ]
-    return pa.table({field.name: pa.array([row.get(field.name) for row in rows]).cast(field.type) for field in SCHEMA}, schema=SCHEMA)
+    return event_table(rows)
 
 
 @pytest.fixture
@@ -79,6 +79,13 @@ def test_a_damaged_backup_is_refused_and_names_the_file(home: Home, tmp_path: Pa
         with pytest.raises(BackupDamaged, match="misses"):
             restore(broken, Home(tmp_path / "again"))
         shutil.rmtree(broken)
+    evil = Path(shutil.copytree(tmp_path / "copy", tmp_path / "evil"))
+    (tmp_path / "outside").write_text("not yours")
+    digest = sha256(tmp_path / "outside")
+    for name in ("../outside", str(tmp_path / "outside")):
+        (evil / "backup.json").write_text(json.dumps({"files": {name: digest}}))
+        with pytest.raises(BackupDamaged, match="names a file outside itself"):
+            restore(evil, Home(tmp_path / "again"))
     with pytest.raises(BackupDamaged, match="is no backup"):
         restore(home.path, Home(tmp_path / "again"))
     assert not (tmp_path / "again").exists()

@@ -12,11 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import redis
-from worlds import NOW
+from worlds import NOW, SMALLEST, event_table
 
 from recsys import cli
 from recsys.errors import BadInput
-from recsys.events import SCHEMA
 from recsys.home import Home
 from recsys.journal import FILE, Journal
 from recsys.log import Log
@@ -26,17 +25,7 @@ from serving.embedded import EmbeddedRedis
 from serving.lease import Busy, lease
 from training import job
 
-TINY = """
-[data]
-history = 5
-[model]
-dim = 8
-blocks = 1
-features = 16
-[training]
-epochs = 1
-[update]
-epochs = 1
+TINY = f"""{SMALLEST}
 [job]
 hours = 0
 events = 50
@@ -50,7 +39,7 @@ def plays(first: int, last: int) -> pa.Table:
         {"event_id": f"e{n}", "user_id": f"u{n * 7 % 30}", "item_id": f"i{n * n % 20}", "timestamp": NOW + n * 60_000, "event_type": "play"}
         for n in range(first, last)
     ]
-    return pa.table({field.name: pa.array([row.get(field.name) for row in rows]).cast(field.type) for field in SCHEMA}, schema=SCHEMA)
+    return event_table(rows)
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pyarrow as pa
 import pytest
+from worlds import SMALLEST, event_table
 
-from recsys.events import SCHEMA
 from recsys.home import Home
 from recsys.journal import Journal
 from recsys.log import Log, Position
@@ -21,17 +20,7 @@ from recsys.registry import Registry
 from recsys.settings import load_settings
 from training import job
 
-SETTINGS = """
-[data]
-history = 5
-[model]
-dim = 8
-blocks = 1
-features = 16
-[training]
-epochs = 1
-[update]
-epochs = 1
+SETTINGS = f"""{SMALLEST}
 [job]
 hours = 0
 events = 60
@@ -69,9 +58,7 @@ def test_what_people_do_is_served_without_anybodys_hand(exported_once: None, tmp
         {"event_id": f"e{n}", "user_id": f"u{n * 7 % 30}", "item_id": f"i{n * n % 20}", "timestamp": began + n * 1000, "event_type": "play"}
         for n in range(200)
     ]
-    Log(home.log).append(
-        pa.table({field.name: pa.array([row.get(field.name) for row in rows]).cast(field.type) for field in SCHEMA}, schema=SCHEMA)
-    )
+    Log(home.log).append(event_table(rows))
     home.config.write_text(SETTINGS)
     job.fit_and_publish(home, load_settings(home.config, environ={}))
     often = "from serving import archiver; archiver.EVERY = 0.2"

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from power import Trace, crash, trace
-from worlds import NOW
+from worlds import NOW, event_table
 
-from recsys.events import SCHEMA
 from recsys.log import Log
 from recsys.registry import Registry
 
@@ -26,17 +25,18 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks
 
 
 def published(root: Path) -> Trace:
-    """Two releases, one after the other."""
+    """Two releases, one after the other, and a third, after which the first goes."""
     (root / "releases").mkdir()
     with trace(root / "releases") as (found, say):
         registry = Registry(root / "releases")
-        for number in ("000001", "000002"):
+        for number in ("000001", "000002", "000003"):
             with registry.draft() as draft:
                 (draft / "towers").write_bytes(b"weights of " + number.encode() * 20)
                 (draft / "strategy").mkdir()
                 (draft / "strategy" / "state").write_bytes(b"state of " + number.encode() * 20)
                 registry.publish(draft, number, registry.current(), {"position": {"offset": 0, "until": None}})
             say(number)
+        assert registry.collect(keep=1) == ["000001"]
     return found
 
 
@@ -74,8 +74,7 @@ def logged(root: Path) -> Trace:
         log = Log(root / "log")
         for n in range(10):
             row = {"event_id": f"e{n}", "user_id": "u", "item_id": "i", "timestamp": NOW + n, "event_type": "play"}
-            columns = {field.name: pa.array([row.get(field.name)]).cast(field.type) for field in SCHEMA}
-            log.append(pa.table(columns, schema=SCHEMA))
+            log.append(event_table([row]))
             say(f"e{n}")
         log.compact()
         say("compacted")

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from recsys.again import Again
-from recsys.events import EVENT_TYPES
+from recsys.events import EVENT_TYPES, SCHEMA
 from recsys.fusion import Fusion
 from recsys.index import ItemIndex
 from recsys.neighbours import Neighbours
@@ -20,6 +21,25 @@ from recsys.settings import Settings, as_toml
 
 DAY = 86_400_000
 NOW = 1_700_000_000_000
+
+SMALLEST = """
+[data]
+history = 5
+[model]
+dim = 8
+blocks = 1
+features = 16
+[training]
+epochs = 1
+[update]
+epochs = 1
+"""
+"""A config.toml with which a fit takes a moment."""
+
+
+def event_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Make a table of events; timestamps in ms, what is not said is null."""
+    return pa.table({field.name: pa.array([row.get(field.name) for row in rows]).cast(field.type) for field in SCHEMA}, schema=SCHEMA)
 
 
 def publish_release(

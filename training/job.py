@@ -102,11 +102,11 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
     why = reasons(situation(log, live, new), settings.job) if len(new) > live.manifest.get("held back", 0) else {}
     if force and _worth_learning(new):
         why = {"by hand": "asked for with --force", **why}
-    elif journal.rolled_back_to() == live.id:
-        reason = f"somebody rolled back to release {live.id}, so that waits for somebody: go on with recsys job run --force"
-        return {"what": "not due", "events": len(new), "release": live.id, "reason": reason}
     if not why:
         return {"what": "not due", "events": len(new), "release": live.id}
+    if not force and journal.rolled_back_to() == live.id:
+        reason = f"somebody rolled back to release {live.id}, so that waits for somebody: go on with recsys job run --force"
+        return {"what": "not due", "events": len(new), "release": live.id, "reason": reason}
     position = _but_the_newest(live, new, len(log), settings.gate.held_back)
     lesson, held_back = log.read(live.position, position), log.read(position, end)
     about = {"triggers": why, "events": len(lesson), "held back": len(held_back), "parent": live.id}
