@@ -176,22 +176,27 @@ def update(
 
 @app.command()
 def releases(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
-    """List the releases, oldest first; the live one is marked. Of an update by the job: ndcg@20 on the newest events, and its parent's."""
+    """List the releases, oldest first; the live one has a star, one on trial its share of the people. Of an update by the job: ndcg@20 on
+    the newest events, and its parent's.
+    """
     from recsys.registry import Registry
+    from recsys.trial import Trials
 
     registry = Registry(Home(home).releases)
-    live = registry.current()
+    live, trial = registry.current(), Trials(registry.folder).now()
     found = [registry.open(id) for id in registry.ids()]
     table = Table("release", "from", "created", "why", "items", "events", "ndcg@20 (was)", box=None)  # fits a terminal of 80 columns
     for release in found:
         about, metrics = release.manifest, release.manifest["metrics"]
         judged = about.get("gate", {}).get("figures", {})
         quality = f"{judged['ndcg@20']:.4f} ({judged['ndcg@20 live']:.4f})" if "ndcg@20" in judged else ""
-        name, created = f"{release.id} *" if release.id == live else release.id, about["created"][:16].replace("T", " ")
+        name, created = release.id, about["created"][:16].replace("T", " ")
+        name += " *" if name == live else f" {trial.share:.3g}" if trial and name == trial.release else ""
         numbers = (f"{metrics['items']:,}", f"{metrics.get('events', 0):,.0f}", quality)
         table.add_row(name, about["parent"] or "-", created, about["why"], *numbers)
     empty = f"no release yet; train the first with: recsys fit --home {home}"
-    _show({"live": live, "releases": [release.manifest for release in found]}, json, table if found else empty)
+    told = {"live": live, "trial": trial and vars(trial)}
+    _show({**told, "releases": [release.manifest for release in found]}, json, table if found else empty)
 
 
 @app.command()
@@ -220,6 +225,61 @@ def rollback(
     registry.open(id).verify()
     registry.point_to(id)
     Journal(Home(home).job).add("rolled back", release=id, was=live)
+    _show({"live": id, "was": live}, json, f"live is {id} (was {live})")
+
+
+@app.command()
+def promote(
+    id: Annotated[str | None, typer.Argument(help="The release.")] = None,
+    canary: Annotated[str | None, typer.Option("--canary", help="Show it to so many of the people first, such as 5%.")] = None,
+    shadow: Annotated[
+        bool,
+        typer.Option("--shadow", help="Show it to nobody: ask it beside the live one, for --canary of the people or 10%."),
+    ] = False,
+    hours: Annotated[float, typer.Option(min=0, help="After so many hours it goes live, if it has not fallen behind; 0: never.")] = 0,
+    stop: Annotated[bool, typer.Option("--stop", help="End what is on trial; the live release answers everybody.")] = False,
+    home: _HomeOption = HOME,
+    json: _JsonOption = False,
+) -> None:
+    """Make a release live, or put it on trial.
+
+    With --canary always the same people are shown it, and their answers name the variant. What they go on to is compared with what the
+    others do (share of the plays that were in the list they had been shown): a release that is surely behind, or cannot answer, is on trial
+    no longer, by itself. `recsys status` tells how the two compare.
+    """
+    from recsys.journal import Journal
+    from recsys.registry import Registry
+    from recsys.trial import Trials
+
+    place = Home(home)
+    registry, journal, trials = Registry(place.releases), Journal(place.job), Trials(place.releases)
+    live = registry.current()
+    if stop:
+        if id or canary or shadow or hours:
+            raise BadInput("--stop ends what is on trial, whatever that is; leave the rest out")
+        ended = place.releases.exists() and trials.end()
+        if ended:
+            journal.add("trial ended", release=None, reason="by hand")
+        _show({"live": live, "ended": ended}, json, f"release {live} answers everybody" if ended else "nothing is on trial")
+        return
+    if id is None:
+        raise BadInput(f"name a release: {', '.join(registry.ids()) or 'there is none; train one with: recsys fit'}")
+    registry.open(id).verify()
+    if canary or shadow:
+        if id == live:
+            raise BadInput(
+                f"release {id} is live already; a trial is for another one: {', '.join(other for other in registry.ids() if other != id)}"
+            )
+        trial = trials.begin(id, _share(canary or "10%"), shadow, hours)
+        journal.add("trial", release=id, share=trial.share, shadow=shadow, hours=hours)
+        how = "asked beside the live one for" if shadow else "shown to"
+        _show({"live": live, "trial": vars(trial)}, json, f"release {id} is {how} {trial.share:.4g} of the people; see: recsys status")
+        return
+    if hours:
+        raise BadInput("--hours goes with --canary: without, the release goes live at once")
+    registry.point_to(id)
+    trials.end()
+    journal.add("promoted", release=id, was=live, reason="by hand")
     _show({"live": id, "was": live}, json, f"live is {id} (was {live})")
 
 
@@ -332,6 +392,7 @@ def status(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
         "bytes": {part.name: _size(part) for part in (place.log, place.items, place.releases, place.redis)},
         "profiles": _profiles(place),
         "forgotten": _forgotten(place),
+        "trial": _trial(place),
         "job": _job(place),
     }
     table = Table(show_header=False, box=None)
@@ -900,6 +961,8 @@ def _job(home: Home) -> dict[str, Any] | None:
 
 def _look(home: Home, settings: Settings, force: bool, step: Step) -> dict[str, Any]:
     """Do what the job does each time: archive, and update where that is due."""
+    from datetime import datetime
+
     from recsys.registry import Registry
 
     Registry(home.releases).open()  # where there is none, that is said at once, and nothing is made
@@ -911,7 +974,11 @@ def _look(home: Home, settings: Settings, force: bool, step: Step) -> dict[str, 
     archived = archive_home(home, settings)
     try:
         with lease(home.job / "lease", settings.serving.redis_url, settings.serving.tenant):
-            return {**run(home, settings, judge, force, step), "archived": archived}
+            live = Registry(home.releases).open()
+            since = int(datetime.fromisoformat(live.manifest["created"]).timestamp() * 1000)
+            shown = _outcomes(home, settings, since) if settings.job.online else []
+            measured = [(one.rank > 0, one.loss) for one in shown if one.variant == "live" and one.release == live.id]
+            return {**run(home, settings, judge, force, step, measured), "archived": archived}
     except Busy as busy:
         return {"what": "superseded", "reason": str(busy), "archived": archived}
 
@@ -920,6 +987,14 @@ def _job_line(line: dict[str, Any]) -> str:
     """Say in one line what the job decided."""
     if line["what"] == "loss":
         return f"lost, in partition {line['partition']}: {line['reason']}"
+    if line["what"] == "trial":
+        return (
+            f"release {line['release']} is on trial, {'a shadow for' if line['shadow'] else 'shown to'} {line['share']:.2%} of the people"
+        )
+    if line["what"] == "trial ended":
+        return f"the trial of release {line['release']} is over: {line['reason']}" if line["release"] else "the trial was ended by hand"
+    if line["what"] == "promoted":
+        return f"release {line['release']} is live (was {line['was']}): {line['reason']}"
     if line["what"] == "backup":
         return f"copied to {line['folder']}"
     if line["what"] == "rolled back":
@@ -936,7 +1011,8 @@ def _job_line(line: dict[str, Any]) -> str:
     figures = line["gate"]["figures"]
     quality = f", ndcg@20 {figures['ndcg@20']:.4f} on the newest events (was {figures['ndcg@20 live']:.4f})" if "ndcg@20" in figures else ""
     notes = "".join(f"; {note}" for note in line["gate"]["notes"])
-    return f"release {line['release']} is live after {line['seconds']:.0f} s{quality}: {learned}{notes}"
+    now = "on trial" if line["what"] == "on trial" else "live"
+    return f"release {line['release']} is {now} after {line['seconds']:.0f} s{quality}: {learned}{notes}"
 
 
 def _alarm(home: Home, settings: Settings) -> None:
@@ -950,6 +1026,43 @@ def _alarm(home: Home, settings: Settings) -> None:
             f"{refusals} updates in a row were refused; see why: recsys job log --home {shown}; if it is the world that changed, "
             f"loosen the setting that is named there: recsys job run --force --set gate.NAME=VALUE --home {shown}"
         )
+
+
+def _outcomes(home: Home, settings: Settings, since: int) -> list[Any]:
+    """Return what a server measured from a moment on, ms; nothing where no Redis answers."""
+    import redis
+
+    from serving.embedded import running
+    from serving.online import outcomes
+
+    url = settings.serving.redis_url or running(home.redis)
+    if not url:
+        return []
+    try:
+        with redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=1) as client:
+            return outcomes(client, settings.serving.tenant, since)
+    except redis.RedisError:
+        return []
+
+
+def _trial(home: Home) -> dict[str, Any] | None:
+    """Return what is on trial and how it compares; None where nothing is."""
+    from recsys.trial import Trials
+    from serving.behind import compare
+
+    trial = Trials(home.releases).now()
+    if trial is None:
+        return None
+    measured = [one for one in _outcomes(home, _settings(home.path, None, None), trial.began) if one.trial == trial.began]
+    return {**vars(trial), "so_far": str(compare(measured, "shadow" if trial.shadow else "canary"))}
+
+
+def _share(text: str) -> float:
+    """Read a share: 5%, or 0.05."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise BadInput(f"--canary {text!r} is no share of the people; write 5% or 0.05") from None
 
 
 def _forgotten(home: Home) -> dict[str, int]:

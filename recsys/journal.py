@@ -47,15 +47,15 @@ class Journal:
     def rolled_back_to(self) -> str | None:
         """Return the release that somebody went back to, where nothing was published since."""
         for line in reversed(self.read()):
-            if line["what"] in ("published", "rolled back"):
+            if line["what"] in ("published", "promoted", "rolled back"):
                 return line["release"] if line["what"] == "rolled back" else None
         return None
 
     def refusals(self) -> int:
-        """Return how many updates were refused since one was published."""
+        """Return how many updates were refused, or fell behind on trial, since one went live."""
         count = 0
         for line in reversed(self.read()):
-            if line["what"] == "published":
+            if line["what"] in ("published", "promoted"):
                 break
-            count += line["what"] == "refused"
+            count += line["what"] in ("refused", "trial ended")
         return count

@@ -17,6 +17,7 @@ from typing import Any
 from recsys.errors import ReleaseDamaged, ReleaseNotFound, Superseded
 from recsys.files import exchange, locked, sha256, sync, write_atomically
 from recsys.log import Position
+from recsys.trial import Trials
 
 MANIFEST = "manifest.json"
 FORMAT = 7
@@ -129,8 +130,16 @@ class Registry:
             os.close(lock)
             shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self, draft: Path, id: str, parent: str | None, about: dict[str, Any], still: Callable[[], bool] = lambda: True) -> Release:
-        """Hash and fsync a draft, claim `id` for it and make it live.
+    def publish(
+        self,
+        draft: Path,
+        id: str,
+        parent: str | None,
+        about: dict[str, Any],
+        still: Callable[[], bool] = lambda: True,
+        live: bool = True,
+    ) -> Release:
+        """Hash and fsync a draft, claim `id` for it and, unless it is to be tried first, make it live.
 
         Raises Superseded when `id` is taken, when the live release is no longer `parent`, or where `still`, asked last of all, says no:
         what the draft was made from has changed.
@@ -155,7 +164,8 @@ class Registry:
                     raise
                 raise Superseded(f"release {id} was published by another job meanwhile; run the update again") from None
             sync(self.folder)
-            write_atomically(self.pointer, id + "\n")
+            if live:
+                write_atomically(self.pointer, id + "\n")
         return self.open(id)
 
     def rewrite(self, id: str, change: Callable[[Path], object]) -> bool:
@@ -197,7 +207,7 @@ class Registry:
             write_atomically(self.pointer, id + "\n")
 
     def collect(self, keep: int) -> list[str]:
-        """Remove all but the newest `keep` releases, the live one and its parent; return which are gone.
+        """Remove all but the newest `keep` releases, the live one and its parent, and one on trial; return which are gone.
 
         A release goes in one step: whoever has it open reads on, and nobody opens a half of it.
         """
@@ -206,6 +216,8 @@ class Registry:
             if not ids:
                 return []
             kept = {*ids[max(0, len(ids) - keep) :], live, self.open(live).manifest["parent"]}  # nothing goes where that cannot be told
+            if trial := Trials(self.folder).now():
+                kept.add(trial.release)
             gone = [id for id in ids if id not in kept]
             trash = {id: self.folder / f".draft-{uuid.uuid4().hex[:8]}" for id in gone}  # swept like any draft after a crash
             for id, folder in trash.items():

@@ -129,6 +129,7 @@ class Serving(_Section):
     access_log: bool = Field(False, description="write a line about every request: its id, route, status and milliseconds")
     popular_hours: int = Field(6, ge=0, le=47, description="who is new sees what was liked in so many hours; 0: what the release knows")
     watch_seconds: float = Field(1.0, gt=0, description="how often to look for a new release")
+    measured: float = Field(0.1, ge=0, le=1, description="share of the people whose lists are compared with what they do next; 0: nobody's")
 
 
 class GateSettings(_Section):
@@ -157,6 +158,11 @@ class JobSettings(_Section):
     new_items: float = Field(0.05, ge=0, le=1, description="share of the new events that are about items nobody has learned")
     drift: float = Field(0.25, ge=0, description="population stability index of event types, popularity or session lengths")
     few: int = Field(1000, ge=1, description="by fewer new events no share and no drift is concluded")
+    trial: float = Field(
+        0.0, ge=0, le=0.5, description="a candidate that passed the gate is shown to this share of the people first; 0: to all at once"
+    )
+    trial_hours: float = Field(1.0, gt=0, description="so long; if it has not fallen behind by then, it goes live")
+    online: bool = Field(True, description="drift of the online hit rate or log-loss (ADWIN) is reason enough too")
     poll_seconds: float = Field(30.0, gt=0, description="how often `recsys job watch` looks")
 
 

@@ -10,6 +10,7 @@ from fastapi import HTTPException, Request, Response
 from redis.exceptions import RedisError
 from starlette.types import Receive, Scope, Send
 
+from recsys.errors import BadInput
 from serving import cursor as cursors
 from serving.arrange import POOL
 from serving.engine import Engine
@@ -38,6 +39,7 @@ async def taken(request: Request, batch: Sequence[Event]) -> Response:
     counted: Metrics = request.app.state.metrics
     for event, is_new in zip(batch, new, strict=True):
         counted.event(event.event_type if is_new else "duplicate")
+    request.app.state.online.follow([event for event, is_new in zip(batch, new, strict=True) if is_new], request.app.state.engine.trial)
     accepted = sum(new)
     return Reply({"accepted": accepted, "duplicates": len(new) - accepted, "request_id": request_id(request)})
 
@@ -54,7 +56,31 @@ async def recommended(request: Request, user_id: str, k: int, wish: Wish) -> Res
             request.app.state.metrics.degraded.inc()
             items, answer = await page(request, past, k, wish.model_copy(update={"explore": 0.0}), user_id, True, id)
     request.app.state.metrics.items_from(items)
+    _measured(request, past, user_id, k, wish, items)
     return answer
+
+
+def _measured(request: Request, past: History, owner: str, k: int, wish: Wish, items: list[dict[str, Any]]) -> None:
+    """Remember what somebody was shown, where they are measured; a release that is on trial as a shadow is asked for them too, later."""
+    engine: Engine = request.app.state.engine
+    trial, snapshot = engine.trial, engine.shows(owner)
+    special = wish.cursor is not None or wish.include_items is not None or wish.filters
+    if special or not items or snapshot is None or not request.app.state.online.measures(owner, trial):
+        return
+    shadow = None
+    if trial is not None and trial.shadow and trial.shows(owner):
+        shadow = request.app.state.trial_together.recommend(
+            Ask(past, k, seen(request, wish.exclude_seen), exclude_items=wish.exclude_items)
+        )
+    request.app.state.online.shown(owner, trial, _variant(engine, snapshot) or "live", (snapshot, items), shadow)
+
+
+def _variant(engine: Engine, snapshot: Snapshot) -> str | None:
+    """Say which of two releases answers while one is shown to a share of the people; None where there is one for all."""
+    trial = engine.trial
+    if trial is None or trial.shadow:
+        return None
+    return "canary" if snapshot.id == trial.release else "live"
 
 
 async def page(
@@ -73,7 +99,7 @@ async def page(
     with metrics.stage("rank"):
         pool = MAX_K if house else min(MAX_K, POOL * k) if arrange else k
         ask = Ask(past, pool, exclude_seen, shown=shown if len(shown) else None, **rules)
-        snapshot, items = await request.app.state.together.recommend(ask)
+        snapshot, items = await _asked(request, user_id, ask)
         ranked = len(items)
         if arrange:
             items = snapshot.arranged(items, k, wish.diversity, wish.explore, int(request_id[:16], 16), house)
@@ -85,7 +111,21 @@ async def page(
     now_shown = cursors.fingerprints([item["item_id"] for item in items])
     shown = np.concatenate([shown, now_shown]) if len(shown) else now_shown
     more = (len(items) == k or (bool(house.cap) and len(items) < ranked)) and len(shown) <= cursors.SHOWN
-    return items, answered(snapshot, items, request_id, degraded, cursors.encode(asked, shown) if more else None)
+    variant = _variant(request.app.state.engine, snapshot) if user_id is not None else None
+    return items, answered(snapshot, items, request_id, degraded, cursors.encode(asked, shown) if more else None, variant)
+
+
+async def _asked(request: Request, owner: str | None, ask: Ask) -> tuple[Snapshot, list[dict[str, Any]]]:
+    """Ask the release that somebody is shown. One on trial that fails is on trial no longer here, and the live one answers."""
+    engine: Engine = request.app.state.engine
+    if owner is not None and engine.shows(owner) is not engine.snapshot:
+        try:
+            return await request.app.state.trial_together.recommend(ask)
+        except BadInput:  # that is what was asked for, whoever answers
+            raise
+        except Exception as error:
+            request.app.state.trial_watch.failed(error)
+    return await request.app.state.together.recommend(ask)
 
 
 def by_house_rules(found: dict[str, Any], item_id: str, shown: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -162,10 +202,16 @@ async def written(work: Coroutine[Any, Any, T]) -> T:
 
 
 def answered(
-    snapshot: Snapshot, items: list[dict[str, Any]], request_id: str, degraded: bool = False, next_cursor: str | None = None
+    snapshot: Snapshot,
+    items: list[dict[str, Any]],
+    request_id: str,
+    degraded: bool = False,
+    next_cursor: str | None = None,
+    variant: str | None = None,
 ) -> Response:
     """Write a list."""
-    return Reply({"items": items, "release": snapshot.id, "request_id": request_id, "degraded": degraded, "next_cursor": next_cursor})
+    told = {"items": items, "release": snapshot.id, "request_id": request_id, "degraded": degraded, "next_cursor": next_cursor}
+    return Reply({**told, "variant": variant})
 
 
 class Reply(Response):

@@ -79,11 +79,13 @@ from serving.messages import (
     Withdrawn,
 )
 from serving.metrics import CONTENT_TYPE, FAILED, Measured, Metrics
+from serving.online import Online
 from serving.profiles import Profiles
 from serving.rules import RulesFile
 from serving.shortcut import Shortcut
 from serving.snapshot import ItemNotFound
 from serving.together import Together
+from serving.trial_watch import TrialWatch
 from serving.wire import Wire
 
 
@@ -203,6 +205,7 @@ async def why_not(
     """Say why a user is not recommended an item: at which stage it falls out, or where it stands."""
     past, degraded = await history(request, user_id)
     snapshot = there_is_one(request)
+    snapshot = request.app.state.engine.shows(user_id) or snapshot
     wish = Wish(exclude_seen=exclude_seen, exclude_items=exclude_items or [], include_items=include_items, filters=_filters(filters))
     found = reasons.why_not(snapshot, past, item_id, k, seen(request, exclude_seen), wish.exclude_items, include_items, wish.filters)
     if request.app.state.rules.now and found["stage"] in ("recommended", "ranked"):
@@ -313,10 +316,13 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
             app.state.profiles = Profiles(
                 wire, serving.tenant, serving.profile_events, serving.profile_days, positive(settings.data.positive)
             )
-            app.state.together = Together(engine)
+            app.state.together = Together(lambda: engine.snapshot)
+            app.state.trial_together = Together(lambda: engine.candidate or engine.snapshot)
+            app.state.trial_watch = TrialWatch(engine, wire, serving.tenant, home)
+            app.state.online = Online(wire, serving.tenant, serving.measured, app.state.metrics)
             app.state.forget = Forgetting(home, settings, url)
             await asyncio.to_thread(engine.refresh)
-            tasks = [asyncio.create_task(engine.watch())]
+            tasks = [asyncio.create_task(engine.watch()), asyncio.create_task(app.state.trial_watch.watch())]
             if serving.popular_hours:
                 tasks.append(asyncio.create_task(Lately(engine, app.state.profiles, serving.popular_hours).watch()))
             sys.setswitchinterval(5e-5)  # who asks gets in between the steps of a release that is loaded in a thread

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from safetensors import SafetensorError
 
 from recsys.catalogue import SCHEMA as CATALOGUE
 from recsys.catalogue import Catalogue
-from recsys.errors import RecsysError
+from recsys.errors import BadInput, RecsysError
 from recsys.registry import MANIFEST, Registry
+from recsys.trial import Trial, Trials
 from serving.snapshot import Snapshot
 
 _log = logging.getLogger("recsys.engine")
@@ -21,54 +23,74 @@ _log = logging.getLogger("recsys.engine")
 WAY_OUT = "make another live with: recsys rollback or recsys fit"
 
 
+@dataclass
+class _Seat:
+    """One release in memory: as it was loaded, with what the catalogue says, and what was refused in its place."""
+
+    plain: Snapshot | None = None
+    cool: Snapshot | None = None
+    stock: tuple[Any, ...] | None = None
+    loaded: tuple[Any, ...] | None = None
+    refused: tuple[Any, ...] | None = None
+
+
 class Engine:
-    """The live snapshot, and the watch that replaces it when another release goes live.
+    """The live snapshot, that of a release on trial, and the watch that replaces them when others take their place.
 
     A request reads `snapshot` once and finishes on it. A release that cannot be served is refused with one line in the
-    log, and the old one keeps serving. items: the folder of the catalogue, which may grow at any time.
+    log, and the old one keeps serving. items: the folder of the catalogue, which may grow at any time. trial: what is on trial, with
+    `candidate`, its snapshot; both None where nothing is, or where it cannot be served.
     """
 
     def __init__(self, releases: Path, watch_seconds: float = 1.0, items: Path | None = None):
         self.registry, self.catalogue = Registry(releases), Catalogue(items) if items else None
+        self.trials = Trials(releases)
         self.watch_seconds = watch_seconds
         self.snapshot: Snapshot | None = None
-        self._plain: Snapshot | None = None
-        self._cool: Snapshot | None = None
+        self.trial: Trial | None = None
+        self.candidate: Snapshot | None = None
+        self._live, self._tried = _Seat(), _Seat()
         self._liked: Mapping[str, float] = {}
-        self._stock: tuple[str, list[Path]] | None = None
-        self._loaded: tuple[str, int, int] | None = None
-        self._refused: tuple[str, int, int, int] | None = None
         self._one_at_a_time = threading.Lock()
 
     @property
     def missing(self) -> str:
         """Why there is no snapshot, and the way out."""
-        if self._refused:
-            return f"release {self._refused[0]} cannot be served; {WAY_OUT}"
+        if self._live.refused:
+            return f"release {self._live.refused[0]} cannot be served; {WAY_OUT}"
         return "there is no release yet; train one with: recsys fit"
 
+    def shows(self, owner: str) -> Snapshot | None:
+        """Return the snapshot that somebody is answered from."""
+        trial, candidate = self.trial, self.candidate
+        if trial is not None and candidate is not None and not trial.shadow and trial.shows(owner):
+            return candidate
+        return self.snapshot
+
     def refresh(self) -> bool:
-        """Load the release that CURRENT names, if it is another than the live one, and what the catalogue says of items; say whether
-        another release took the live one's place.
+        """Load the release that CURRENT names, if it is another than the live one, what is on trial, and what the catalogue says of items;
+        say whether another release took the live one's place.
         """
         with self._one_at_a_time:
-            before, after = self._plain, self._released()
+            before = self._live.plain
+            self._released()
+            after = self._live.plain
             if after is None:
                 return False
-            stock = (after.id, self.catalogue.segments()) if self.catalogue else (after.id, [])
-            if after is not before or stock != self._stock:
-                self._cool = self._stocked(after, stock)
-                self.snapshot = self._cool.heated(self._liked) if self._liked else self._cool
+            self.snapshot = self._warm(self._live, self.snapshot)
             if after is not before:
                 _log.info("release %s is live", after.id)
+            self._on_trial()
             return after is not before
 
     def heat(self, liked: Mapping[str, float]) -> None:
         """Take in what was liked lately, item id -> how often."""
         with self._one_at_a_time:
             self._liked = liked
-            if self._cool is not None:
-                self.snapshot = self._cool.heated(liked) if liked else self._cool
+            if self._live.cool is not None:
+                self.snapshot = self._heated(self._live.cool)
+            if self.candidate is not None and self._tried.cool is not None:
+                self.candidate = self._heated(self._tried.cool)
 
     def put(self, row: dict[str, Any]) -> None:
         """Write a row into the catalogue and serve by it; raise OSError where it cannot be written."""
@@ -81,23 +103,50 @@ class Engine:
         self.catalogue.put(table)
         self.refresh()
 
-    def _released(self) -> Snapshot | None:
-        """Return the release that CURRENT names or, where that cannot be served, the one that was served before."""
+    def _released(self) -> None:
+        """Load the release that CURRENT names or, where that cannot be served, keep the one that was served before."""
         try:
             id, pointed = self.registry.current(), self.registry.pointer.stat().st_mtime_ns
         except FileNotFoundError:
-            return self._plain
-        if id is None or (made := self._made(id)) == self._loaded or (*made, pointed) == self._refused:
-            return self._plain
+            return
+        if id is not None and (wrong := self._load(self._live, id, pointed)):
+            serving = f"release {self._live.plain.id} keeps serving" if self._live.plain else f"no release is serving ({WAY_OUT})"
+            _log.error("refused release %s, %s: %s", id, serving, wrong)
+
+    def _on_trial(self) -> None:
+        """Load what is on trial."""
         try:
-            self._plain = Snapshot.load(self.registry.open(id))
+            trial = self.trials.now()
+        except BadInput as error:
+            if self.trial is not None:
+                _log.error("%s", error)
+            trial = None
+        if trial is None or trial.release == self.registry.current():
+            self.trial, self.candidate, self._tried = None, None, _Seat()
+            return
+        if wrong := self._load(self._tried, trial.release, trial.began):
+            _log.error("refused release %s, which is on trial: %s", trial.release, wrong)
+        if self._tried.plain is None or self._tried.plain.id != trial.release:
+            self.trial, self.candidate = None, None
+            return
+        self.candidate = self._warm(self._tried, self.candidate)
+        if trial != self.trial:
+            how = "asked beside the live one" if trial.shadow else "shown"
+            _log.info("release %s is on trial: %s to %.4g%% of the people", trial.release, how, 100 * trial.share)
+        self.trial = trial
+
+    def _load(self, seat: _Seat, id: str, asked: int) -> RecsysError | None:
+        """Load a release into a seat, unless it is there, or was refused before; return why it is refused now. asked: when it was named."""
+        made = self._made(id)
+        if made == seat.loaded or (*made, asked) == seat.refused:
+            return None
+        try:
+            seat.plain = Snapshot.load(self.registry.open(id))
         except RecsysError as error:
-            self._refused = (*made, pointed)
-            serving = f"release {self._plain.id} keeps serving" if self._plain else f"no release is serving ({WAY_OUT})"
-            _log.error("refused release %s, %s: %s", id, serving, error)
-            return self._plain
-        self._loaded, self._refused = made, None
-        return self._plain
+            seat.refused = (*made, asked)
+            return error
+        seat.loaded, seat.refused = made, None
+        return None
 
     def _made(self, id: str) -> tuple[str, int, int]:
         """Tell a release from the same one without somebody who was forgotten (Registry.rewrite)."""
@@ -107,10 +156,21 @@ class Engine:
             return id, 0, 0
         return id, about.st_ino, about.st_mtime_ns
 
-    def _stocked(self, plain: Snapshot, stock: tuple[str, list[Path]]) -> Snapshot:
+    def _warm(self, seat: _Seat, now: Snapshot | None) -> Snapshot:
+        """Return what is served of a seat: the same as now where neither release nor catalogue are others."""
+        assert seat.plain is not None
+        stock = (seat.loaded, self.catalogue.segments() if self.catalogue else [])
+        if now is None or seat.cool is None or stock != seat.stock:
+            seat.stock, seat.cool = stock, self._stocked(seat.plain)
+            return self._heated(seat.cool)
+        return now
+
+    def _heated(self, cool: Snapshot) -> Snapshot:
+        return cool.heated(self._liked) if self._liked else cool
+
+    def _stocked(self, plain: Snapshot) -> Snapshot:
         """Return a release with what the catalogue says; one that cannot be read says nothing, and that is logged."""
-        self._stock = stock
-        if not stock[1] or self.catalogue is None:
+        if self.catalogue is None or not self.catalogue.segments():
             return plain
         try:
             return plain.stocked(self.catalogue.read())

@@ -27,6 +27,7 @@ from recsys.sessions import owner_numbers
 from recsys.settings import Serving, Settings
 from serving.archive import archive
 from serving.embedded import RedisNotRunning, end_with, redis_address
+from serving.online import shown_key
 from serving.profiles import RETRY_WINDOW, likers_keys, partition_of, profile_keys, stream_key
 from serving.warm import remember, warmed
 
@@ -87,7 +88,7 @@ def _from_redis(client: redis.Redis, home: Home, serving: Serving, owner: str, r
     for name in names:
         profile, seen, _, gone = profile_keys(serving.tenant, name)
         mark(gone)
-        _count(receipt, "keys in Redis", client.unlink(profile) + client.unlink(seen))
+        _count(receipt, "keys in Redis", client.unlink(profile) + client.unlink(seen) + client.unlink(shown_key(serving.tenant, name)))
         for key in client.scan_iter(match=likers_keys(serving.tenant, partition_of(name)), count=1000):
             for member in [member for member in client.sscan_iter(key, count=1000) if member.endswith(f"\0{name}".encode())]:
                 _count(receipt, "keys in Redis", client.srem(key, member))

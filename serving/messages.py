@@ -206,6 +206,7 @@ class Answer(BaseModel):
     request_id: str
     degraded: bool = Field(description="true where Redis did not answer in time: the items are the popular ones, or nothing was explored")
     next_cursor: str | None = Field(None, description="where the next page begins; null at the end, and where there are no pages")
+    variant: Literal["live", "canary"] | None = Field(None, description="only while a release is on trial: whether that one answers")
 
 
 class Accepted(BaseModel):

@@ -44,6 +44,19 @@ class Metrics:
         self.events = Counter("recsys_events", "Events taken in, by type; repeats as duplicate", ["event_type"], registry=self.registry)
         self.degraded = Counter("recsys_degraded_answers", "Recommendations without the profile", registry=self.registry)
         self.sources = Counter("recsys_recommended_items", "Recommended items by who spoke for them", ["source"], registry=self.registry)
+        shares = tuple(n / 10 for n in range(11))
+        self.overlap = Histogram(
+            "recsys_shadow_overlap",
+            "Share of a list that a release on trial as a shadow would show too",
+            buckets=shares,
+            registry=self.registry,
+        )
+        self.outcomes = Counter(
+            "recsys_outcomes",
+            "What measured people went on to, by whether it was in the list they had been shown",
+            ["variant", "release", "outcome"],
+            registry=self.registry,
+        )
         self._children: dict[tuple[Any, ...], Any] = {}
 
     def child(self, of: Any, *labels: Any) -> Any:

@@ -1,9 +1,9 @@
 """Whoever waits at the same moment is answered at once: the towers, the neighbours and the index are each asked once for all of them."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
-from serving.engine import Engine
 from serving.snapshot import Ask, Snapshot
 
 MOST = 16
@@ -13,10 +13,10 @@ Answer = tuple[Snapshot, list[dict[str, Any]]]
 
 
 class Together:
-    """Asks the live snapshot of an engine. Nobody waits for others to come: who is alone is answered alone."""
+    """Asks one snapshot, that which `now` gives. Nobody waits for others to come: who is alone is answered alone."""
 
-    def __init__(self, engine: Engine):
-        self.engine = engine
+    def __init__(self, now: Callable[[], Snapshot | None]):
+        self.now = now
         self._waiting: list[tuple[Ask, asyncio.Future[Answer]]] = []
 
     async def recommend(self, ask: Ask) -> Answer:
@@ -32,7 +32,7 @@ class Together:
         some, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._serve)
-        snapshot = self.engine.snapshot
+        snapshot = self.now()
         assert snapshot is not None
         try:
             lists = snapshot.recommend_many([ask for ask, _ in some])

@@ -19,6 +19,7 @@ import redis
 from worlds import publish_release
 
 from recsys.registry import Registry
+from recsys.trial import bucket
 
 COMPASS = {"north": (0, 1), "north-east": (1, 1), "east": (1, 0), "south-east": (1, -1), "south": (0, -1), "west": (-1, 0)}
 SERVE = """
@@ -123,7 +124,7 @@ def test_an_undo_takes_the_last_word_back_in_the_next_request(api):
 
 def test_an_answer_has_the_promised_shape(api):
     answer = api.get("/v1/recommend/nobody?k=2").json()
-    assert list(answer) == ["items", "release", "request_id", "degraded", "next_cursor"]
+    assert list(answer) == ["items", "release", "request_id", "degraded", "next_cursor", "variant"]
     assert (answer["release"], answer["degraded"], len(answer["request_id"])) == ("000001", False, 32)
     assert [set(item) - {"title"} for item in answer["items"]] == [{"item_id", "score", "source"}] * 2
 
@@ -312,8 +313,10 @@ def test_metrics_count_what_was_asked_and_name_nobody(api):
 
 
 def test_the_dashboard_shows_what_the_server_counts_and_all_of_it(api):
-    api.post("/v1/events", json=event("mia", "east"))
-    api.get("/v1/recommend/mia")
+    mia = next(f"mia{n}" for n in range(1000) if bucket(f"mia{n}") < 100)  # who is measured
+    api.get(f"/v1/recommend/{mia}")
+    api.post("/v1/events", json=event(mia, "east"))
+    wait_until(lambda: "recsys_outcomes_total" in api.get("/metrics").text)
     board = json.loads((Path(__file__).parents[1] / "configs" / "grafana.json").read_text())
     shown = {name for panel in board["panels"] for target in panel["targets"] for name in re.findall(r"recsys_\w+", target["expr"])}
     told = {name.partition("{")[0] for name in figures(api)}

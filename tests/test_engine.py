@@ -420,7 +420,7 @@ def test_of_those_who_are_answered_together_nobody_suffers_from_anothers_mistake
     monkeypatch.setattr(Snapshot, "recommend_many", lambda self, asks: (asked.append(len(asks)), whole(self, asks))[1])
 
     async def main():
-        together, good = Together(engine), Ask(History.of(did("east")), 2)
+        together, good = Together(lambda: engine.snapshot), Ask(History.of(did("east")), 2)
         first = await asyncio.gather(*(together.recommend(good) for _ in range(MOST + 3)))
         assert asked == [MOST, 3]
         bad = replace(good, filters={"nothing": {"any": ["x"]}})

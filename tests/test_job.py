@@ -21,6 +21,7 @@ from recsys.journal import FILE, Journal
 from recsys.log import Log
 from recsys.registry import Registry
 from recsys.settings import load_settings
+from recsys.trial import Trials
 from serving.embedded import EmbeddedRedis
 from serving.lease import Busy, lease
 from training import job
@@ -162,6 +163,26 @@ def test_after_a_rollback_the_job_waits_for_somebody(home: Home, recsys: Callabl
     Log(home.log).append(plays(400, 500))
     assert recsys("job", "run")["release"] == "000004"
     assert "rolled back to release 000001 (was 000002)" in recsys("job", "log", as_json=False)
+
+
+def test_a_candidate_can_be_shown_to_a_share_of_the_people_first(home: Home, recsys: Callable[..., Any]) -> None:
+    Log(home.log).append(plays(200, 300))
+    line = recsys("job", "run", "--set", "job.trial=0.05", "--set", "job.trial_hours=2")
+    assert (line["what"], line["release"]) == ("on trial", "000002")
+    trial = Trials(home.releases).now()
+    assert trial is not None
+    assert (trial.release, trial.share, trial.shadow, trial.hours) == ("000002", 0.05, False, 2)
+    assert Registry(home.releases).current() == "000001"
+    Log(home.log).append(plays(300, 400))
+    waits = recsys("job", "run", "--force")
+    assert (waits["what"], waits["reason"]) == ("not due", "release 000002 is on trial, so that waits")
+    told = recsys("job", "log", as_json=False)
+    assert "release 000002 is on trial after" in told
+    Trials(home.releases).end()  # it fell behind
+    Journal(home.job).add("trial ended", release="000002", reason="it fell behind")
+    again = recsys("job", "run")
+    assert (again["what"], again["release"], again["parent"]) == ("published", "000003", "000001")
+    assert Log(home.log).read(Registry(home.releases).open("000001").position).num_rows == 200, "what nobody was taught is learned again"
 
 
 def test_what_a_first_fit_left_is_due_though_nothing_has_come_since(home: Home, recsys: Callable[..., Any]) -> None:

@@ -1,5 +1,7 @@
 """When an update is due: each trigger on a log made for it, and the index of drift by hand."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -43,6 +45,32 @@ def test_a_schedule_wants_time_to_pass_and_something_new() -> None:
     assert due(log(5, 0), since=0.9, hours=1.0) == {}
     assert due(log(0, 0), since=9.0, hours=1.0) == {}
     assert due(log(5, 0, kinds=("impression",)), since=9.0, hours=1.0) == {}  # of which nothing can be learned
+
+
+def followed(seed: int, *stretches: tuple[int, float]) -> list[tuple[bool, float | None]]:
+    """Outcomes of lists: of so many, a share are hits; a hit was held to be likely, a miss was not."""
+    rng = np.random.default_rng(seed)
+    hits = [bool(hit) for n, rate in stretches for hit in rng.random(n) < rate]
+    return [(hit, 2.0 if hit else 9.0) for hit in hits]
+
+
+def watched(measured: list[tuple[bool, float | None]], online: bool = True) -> dict[str, str]:
+    return reasons(Situation(log(5, 0), log(4000, 9), KNOWN, 0.1, measured), NEVER.model_copy(update={"online": online}))
+
+
+def test_lists_that_foretell_less_than_they_did_are_a_reason_and_better_ones_are_not() -> None:
+    worse = followed(0, (2000, 0.4), (600, 0.2))
+    assert re.search(r"the online hit rate went from 0\.(3|4)\d+ to 0\.2\d+", watched(worse)["online"])
+    assert watched(worse, online=False) == {}
+    assert watched(followed(0, (2000, 0.2), (600, 0.4))) == {}
+    assert watched(followed(0, (2000, 0.4), (600, 0.2), (2000, 0.4))) == {}, "it was worse, and is no longer"
+    sure = [(hit, 4.0 if n < 2000 else 6.0) for n, (hit, _) in enumerate(followed(0, (2600, 0.4)))]
+    assert re.search(r"log-loss went from 4\.\d+ to (5|6)\.\d+", watched(sure)["online"])
+    assert watched([(hit, None) for hit, _ in followed(0, (2600, 0.4))]) == {}, "where scores are no probabilities only hits are watched"
+
+
+def test_lists_that_foretell_as_they_always_did_are_seldom_a_reason() -> None:
+    assert sum(bool(watched(followed(seed, (3000, 0.3)))) for seed in range(60)) <= 2
 
 
 def test_many_events_are_reason_enough() -> None:

@@ -79,7 +79,14 @@ def publish_release(
         Fusion.start(*weights).write(draft)
         Again.start().write(draft)
         onnx.save(mean_tower(rows.shape[1]), draft / "user_tower.onnx")
-        about = {"position": {"offset": 0, "until": None}, "towers": towers, "metrics": {}, "seconds": {}, "why": "test", "code": "test"}
+        about = {
+            "position": {"offset": 0, "until": None},
+            "towers": towers,
+            "metrics": {"items": len(items)},
+            "seconds": {},
+            "why": "test",
+            "code": "test",
+        }
         about |= {"scale": scale, "now": NOW, "format": FORMAT, "kinds": [1000] * len(EVENT_TYPES)}
         return registry.publish(draft, registry.next_id(), registry.current(), about)
 

@@ -25,11 +25,12 @@ from recsys.progress import Step, silent
 from recsys.registry import Registry, Release
 from recsys.sessions import of_the_same_people
 from recsys.settings import Settings
+from recsys.trial import Trials
 from training.candidate import Candidate
 from training.fit import fit
 from training.sound import faults
 from training.strategies import parse
-from training.triggers import Situation, reasons
+from training.triggers import Measured, Situation, reasons
 from training.update import update
 
 
@@ -87,12 +88,13 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
     return _publish(candidate.at(position, live), registry, live.id, {"why": "new events", **_foretold(live)}, began, still, step)
 
 
-def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step: Step = silent) -> dict[str, Any]:
+def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step: Step = silent, measured: Measured = ()) -> dict[str, Any]:
     """Look once whether an update is due; make, judge and publish it. Return what was decided, as the journal of the home has it.
 
     Of the new events the newest share is held back (`gate.held_back`): by it the candidate is judged, and the next update learns it. A
     candidate that is refused leaves no trace but the line in the journal: the next update begins where this one did. force: an update is
-    due where there is anything new, whatever the triggers say; the gate is asked all the same.
+    due where there is anything new, whatever the triggers say; the gate is asked all the same. measured: what became of the lists that the
+    live release gave, in order (see Situation).
     """
     began = time.monotonic()
     parse(settings.update.strategy)
@@ -100,11 +102,13 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
     live, end = registry.open(), Position(len(log))
     new = log.read(live.position, end)
     # what the last update held back waits for company; anything else that is not learned counts
-    why = reasons(situation(log, live, new), settings.job) if len(new) > live.manifest.get("held back", 0) else {}
+    why = reasons(situation(log, live, new, measured), settings.job) if len(new) > live.manifest.get("held back", 0) else {}
     if force and _worth_learning(new):
         why = {"by hand": "asked for with --force", **why}
     if not why:
         return {"what": "not due", "events": len(new), "release": live.id}
+    if trial := Trials(home.releases).now():
+        return {"what": "not due", "events": len(new), "release": live.id, "reason": f"release {trial.release} is on trial, so that waits"}
     if not force and journal.rolled_back_to() == live.id:
         reason = f"somebody rolled back to release {live.id}, so that waits for somebody: go on with recsys job run --force"
         return {"what": "not due", "events": len(new), "release": live.id, "reason": reason}
@@ -128,20 +132,23 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
         if verdict.reasons:
             raise Refused("; ".join(verdict.reasons))
         told = {"why": ", ".join(why), "triggers": why, "gate": about["gate"], "held back": len(held_back), **_foretold(live, verdict)}
-        release = _publish(candidate, registry, live.id, told, began, still, step)
+        release = _publish(candidate, registry, live.id, told, began, still, step, live=not settings.job.trial)
+        if settings.job.trial:
+            Trials(home.releases).begin(release.id, settings.job.trial, hours=settings.job.trial_hours)
     except Refused as refused:
         return journal.add("refused", **about, reason=str(refused), seconds=round(time.monotonic() - began, 1))
     except Superseded as superseded:
         return journal.add("superseded", **about, reason=str(superseded))
-    return journal.add("published", **about, release=release.id, seconds=round(time.monotonic() - began, 1))
+    what = "on trial" if settings.job.trial else "published"
+    return journal.add(what, **about, release=release.id, seconds=round(time.monotonic() - began, 1))
 
 
-def situation(log: Log, live: Release, new: pa.Table) -> Situation:
+def situation(log: Log, live: Release, new: pa.Table, measured: Measured = ()) -> Situation:
     """Return what the triggers look at."""
     age = datetime.now(UTC) - datetime.fromisoformat(live.manifest["created"])
     known = pq.read_table(live.file("items.parquet"), columns=["item_id"])["item_id"].combine_chunks()
     old = log.read(Position(max(0, live.position.offset - 2 * len(new))), live.position)
-    return Situation(new, old, known, age.total_seconds() / 3600)
+    return Situation(new, old, known, age.total_seconds() / 3600, measured)
 
 
 def _worth_learning(new: pa.Table) -> bool:
@@ -212,8 +219,10 @@ def _publish(
     began: float,
     still: Callable[[], bool],
     step: Step,
+    live: bool = True,
 ) -> Release:
-    """Write a candidate and make it live; raise Refused where it could not be served, Superseded where that is too late.
+    """Write a candidate and, unless it is to be tried first, make it live; raise Refused where it could not be served, Superseded where it
+    comes too late.
 
     told: what its manifest says beside; still: see Registry.publish.
     """
@@ -228,6 +237,6 @@ def _publish(
         if wrong := faults(candidate, about):
             raise Refused("; ".join(wrong))
         seconds = {"train": round(trained - began, 3), "write": round(time.monotonic() - trained, 3)}
-        release = registry.publish(draft, id, parent, {**about, **told, "seconds": seconds}, still)
+        release = registry.publish(draft, id, parent, {**about, **told, "seconds": seconds}, still, live)
         step("publishing", 1, 1)
     return release

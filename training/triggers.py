@@ -1,11 +1,12 @@
 """When to update: each trigger looks at what is new and says why it wants an update, or nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from river.drift import ADWIN
 
 from recsys.events import EVENT_TYPES, HISTORY, milliseconds, owners, type_codes
 from recsys.sessions import SESSION_GAP
@@ -15,20 +16,28 @@ DECILES = 10
 LENGTHS = np.array([2, 3, 5, 9, 17])
 """Sessions of 1, 2, 3 to 4, 5 to 8, 9 to 16 and more events are told apart."""
 
+WORST = 20.0
+"""A log-loss above this, less than one in 10^8, counts as this: ADWIN wants bounds."""
+
 LEAST = 1e-3
 """A part that holds less of one side counts so much: the index would be without bounds."""
+
+
+Measured = Sequence[tuple[bool, float | None]]
+"""Of each outcome whether it was a hit, and its log-loss, None where that is not known (serving.online.Outcome)."""
 
 
 @dataclass(frozen=True)
 class Situation:
     """What the triggers look at: events that the live release has not learned, twice as many of those that came last before them, the ids
-    it knows, and the hours since the last update.
+    it knows, and the hours since the last update. measured: what became of the lists that the live release gave, in order.
     """
 
     new: pa.Table
     old: pa.Table
     known: pa.Array
     hours: float
+    measured: Measured = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,31 @@ def _shift_of_popularity(old: pa.Table, new: pa.Table) -> float:
     return psi(*(np.bincount(rank(events), minlength=DECILES + 1) for events in (old, new)))
 
 
+def _online(situation: Situation, settings: JobSettings) -> str | None:
+    """Watch hit rate and log-loss of what is served by adaptive windowing (Bifet and Gavalda, SDM 2007); for the worse, that is."""
+    if not settings.online:
+        return None
+    hits = [(float(hit), 0.0, 1.0) for hit, _ in situation.measured]
+    losses = [(loss, 0.0, WORST) for _, loss in situation.measured if loss is not None]
+    for name, values, worse in (("hit rate", hits, np.less), ("log-loss", losses, np.greater)):
+        before, after = _turn(values)
+        if before is not None and worse(after, before):
+            return f"the online {name} went from {before:.3f} to {after:.3f} (ADWIN, {len(values):,} outcomes; job.online)"
+    return None
+
+
+def _turn(values: Sequence[tuple[float, float, float]]) -> tuple[float | None, float]:
+    """Return the mean before the last change of a series and since then, None where it did not change; values with their bounds."""
+    window, before, after = ADWIN(), None, 0.0
+    for value, low, high in values:
+        mean = window.estimation
+        window.update((min(max(value, low), high) - low) / (high - low))
+        if window.drift_detected:
+            before = low + mean * (high - low)
+        after = low + window.estimation * (high - low)
+    return before, after
+
+
 SHIFTS: dict[str, Callable[[pa.Table, pa.Table], float]] = {
     "event types": lambda old, new: psi(_types(old), _types(new)),
     "popularity": _shift_of_popularity,
@@ -134,5 +168,11 @@ SHIFTS: dict[str, Callable[[pa.Table, pa.Table], float]] = {
 }
 """What may drift, and how far it did between two stretches of a log."""
 
-TRIGGERS = (Trigger("schedule", _schedule), Trigger("volume", _volume), Trigger("new items", _new_items), Trigger("drift", _drift))
+TRIGGERS = (
+    Trigger("schedule", _schedule),
+    Trigger("volume", _volume),
+    Trigger("new items", _new_items),
+    Trigger("drift", _drift),
+    Trigger("online", _online),
+)
 """All of them; `reasons` asks each."""
