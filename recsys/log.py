@@ -40,6 +40,11 @@ class Position:
     def as_dict(self) -> dict[str, int | None]:
         return {"offset": self.offset, "until": self.until}
 
+    def covers(self, offset: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """Say which events were read: their places in the log (N,), their times (N,) in ms -> (N,) bool."""
+        inside = offset < self.offset
+        return inside if self.until is None else inside & (time < self.until)
+
 
 class Log:
     """Every event ever accepted, in the order it arrived."""
@@ -190,9 +195,4 @@ def _bounds(path: Path) -> tuple[int, int]:
 def _part(table: pa.Table, first: int, after: Position, upto: Position) -> pa.Table:
     offset = first + np.arange(len(table))
     time = table["timestamp"].cast(pa.int64()).to_numpy()
-
-    def belongs(position: Position) -> np.ndarray:
-        inside = offset < position.offset
-        return inside if position.until is None else inside & (time < position.until)
-
-    return table.filter(pa.array(belongs(upto) & ~belongs(after)))
+    return table.filter(pa.array(upto.covers(offset, time) & ~after.covers(offset, time)))
