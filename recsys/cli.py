@@ -711,6 +711,33 @@ def evaluate(
 
 
 @app.command()
+def estimate(
+    id: Annotated[str, typer.Argument(help="The release to judge, such as 000007; the live one stands beside it.")],
+    home: _HomeOption = HOME,
+    window: Annotated[str, typer.Option(help="What somebody does within this after a list was shown was earned by it: 30m, 1h.")] = "1h",
+    clip: Annotated[
+        float | None, typer.Option(min=1, help="The largest weight of a place; default: the root of the number of places.")
+    ] = None,
+    lists: Annotated[int, typer.Option(min=1, help="At most so many lists, the newest.")] = 10_000,
+    config: _ConfigOption = None,
+    set: _SetOption = None,
+    json: _JsonOption = False,
+) -> None:
+    """Estimate what a release would have earned on the lists that were explored, from their logged propensities; beside the live release.
+
+    A place earns 1 where its item is played, liked, ... and the list's request_id comes with that, or none and it is within the window.
+    Lists that either release has learned, or that cannot be made again from the log, are left out and counted.
+    """
+    from eval.estimate import estimate as work_out
+    from eval.estimate import remarks, table
+    from recsys.progress import bar
+
+    with bar(json) as step:
+        found = work_out(Home(home), _settings(home, config, set), id, _seconds(window), clip, lists, step)
+    _show(found, json, table(found), *remarks(found))
+
+
+@app.command()
 def tune(
     method: Annotated[str, typer.Option(help='What to tune, such as knn, "als(factors=128)" or replay+ewc.')],
     data: Annotated[

@@ -46,6 +46,11 @@ class Position:
     def as_dict(self) -> dict[str, int | None]:
         return {"offset": self.offset, "until": self.until}
 
+    def covers(self, offset: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """Say which events were read: their places in the log (N,), their times (N,) in ms -> (N,) bool."""
+        inside = offset < self.offset
+        return inside if self.until is None else inside & (time < self.until)
+
 
 class Log:
     """Every event ever accepted, in the order it arrived.
@@ -133,6 +138,11 @@ class Log:
         names = list(columns or SCHEMA.names)
         parts = _whole(lambda: [_part(table, first, after, upto).select(names) for table, first in self._scan(after, upto, names)])
         return pa.concat_tables([pa.schema([SCHEMA.field(n) for n in names]).empty_table(), *parts])
+
+    def offsets(self) -> np.ndarray:
+        """Return the offset of each event that `read` gives, (N,): without gaps, unless somebody was forgotten."""
+        parts = _whole(lambda: [_offsets(pq.read_table(path, columns=["timestamp"]), _bounds(path)[0]) for path in self.segments()])
+        return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def notes(self) -> dict[str, str]:
         """Return the notes of the newest segment that carries any."""
@@ -247,9 +257,4 @@ def _bounds(path: Path) -> tuple[int, int]:
 def _part(table: pa.Table, first: int, after: Position, upto: Position) -> pa.Table:
     offset = _offsets(table, first)
     time = table["timestamp"].cast(pa.int64()).to_numpy()
-
-    def belongs(position: Position) -> np.ndarray:
-        inside = offset < position.offset
-        return inside if position.until is None else inside & (time < position.until)
-
-    return table.filter(pa.array(belongs(upto) & ~belongs(after)))
+    return table.filter(pa.array(upto.covers(offset, time) & ~after.covers(offset, time)))

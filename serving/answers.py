@@ -1,6 +1,5 @@
 """What an answer is made of, whichever way a request came in: the profile, the list, what is logged, and the bytes."""
 
-import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ from serving import cursor as cursors
 from serving.arrange import POOL
 from serving.engine import Engine
 from serving.history import Event, History
+from serving.impressions import Made, impressions
 from serving.messages import MAX_K, Wish
 from serving.metrics import Metrics
 from serving.profiles import StreamFull
@@ -48,13 +48,13 @@ async def recommended(request: Request, user_id: str, k: int, wish: Wish) -> Res
     """Read a profile and answer from it; what is explored is logged first."""
     past, degraded = await history(request, user_id)
     id = request_id(request)
-    items, answer = await page(request, past, k, wish, user_id, degraded, id)
+    items, answer, made = await page(request, past, k, wish, user_id, degraded, id)
     if wish.explore and items:
         try:
-            await request.app.state.profiles.log(_impressions(items, user_id, id), READ_BUDGET)
+            await request.app.state.profiles.log(impressions(items, user_id, id, made), READ_BUDGET)
         except (*AWAY, StreamFull):  # what cannot be logged must not be drawn
             request.app.state.metrics.degraded.inc()
-            items, answer = await page(request, past, k, wish.model_copy(update={"explore": 0.0}), user_id, True, id)
+            items, answer, _ = await page(request, past, k, wish.model_copy(update={"explore": 0.0}), user_id, True, id)
     request.app.state.metrics.items_from(items)
     _measured(request, past, user_id, k, wish, items)
     return answer
@@ -85,8 +85,8 @@ def _variant(engine: Engine, snapshot: Snapshot) -> str | None:
 
 async def page(
     request: Request, past: History, k: int, wish: Wish, user_id: str | None, degraded: bool, request_id: str
-) -> tuple[list[dict[str, Any]], Response]:
-    """Return one page, and the answer that holds it and says where the next one begins."""
+) -> tuple[list[dict[str, Any]], Response, Made | None]:
+    """Return one page, the answer that holds it and says where the next one begins, and how the list was made (serving.impressions)."""
     there_is_one(request)
     exclude_seen = seen(request, wish.exclude_seen)
     # how a page is arranged is left out: the next one may be arranged otherwise, as when nothing could be explored
@@ -111,8 +111,11 @@ async def page(
     now_shown = cursors.fingerprints([item["item_id"] for item in items])
     shown = np.concatenate([shown, now_shown]) if len(shown) else now_shown
     more = (len(items) == k or (bool(house.cap) and len(items) < ranked)) and len(shown) <= cursors.SHOWN
+    made = None
+    if not (degraded or house or wish.cursor is not None or wish.exclude_items or wish.include_items is not None or wish.filters):
+        made = Made(snapshot.id, k, wish.explore, wish.diversity, exclude_seen)
     variant = _variant(request.app.state.engine, snapshot) if user_id is not None else None
-    return items, answered(snapshot, items, request_id, degraded, cursors.encode(asked, shown) if more else None, variant)
+    return items, answered(snapshot, items, request_id, degraded, cursors.encode(asked, shown) if more else None, variant), made
 
 
 async def _asked(request: Request, owner: str | None, ask: Ask) -> tuple[Snapshot, list[dict[str, Any]]]:
@@ -155,16 +158,6 @@ def _pinned(
         if item := allowed.pop(pin.item_id, None):
             items.insert(pin.place - 1, item | {"source": "pinned"} | ({"propensity": 1.0} if wish.explore else {}))
     return items[:k]
-
-
-def _impressions(items: list[dict[str, Any]], owner: str, request_id: str) -> list[Event]:
-    """Return what is logged of a list that was explored: what was shown, and how likely that was."""
-    who: dict[str, Any] = {"session_id": owner.removeprefix("session:")} if owner.startswith("session:") else {"user_id": owner}
-    who |= {"timestamp": round(time.time() * 1000), "request_id": request_id}
-    return [
-        Event(item["item_id"], "impression", event_id=f"{request_id}-{place}", value=item["propensity"], **who)
-        for place, item in enumerate(items)
-    ]
 
 
 async def history(request: Request, owner: str) -> tuple[History, bool]:

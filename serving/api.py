@@ -186,7 +186,7 @@ async def recommend_for_history(request: Request, body: RecommendIn) -> Response
     """Recommend items for the history in the request."""
     now = time.time()
     past = History.of(sorted((event.as_event(now) for event in body.history), key=lambda event: event.timestamp)).standing()
-    items, answer = await page(request, past, body.k, body, None, False, request_id(request))
+    items, answer, _ = await page(request, past, body.k, body, None, False, request_id(request))
     request.app.state.metrics.items_from(items)
     return answer
 

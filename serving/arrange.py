@@ -47,9 +47,7 @@ def explored(
     for _ in range(min(k, len(scores))):
         if not left.any():
             break
-        chance = np.where(left, weight, 0.0)
-        chance /= chance.sum()
-        first = int(np.argmax(left))
+        chance, first = _next(weight, left)
         draw = bool(rng.random() < share)
         place = int(rng.choice(len(chance), p=chance)) if draw else first
         shown.append(place)
@@ -61,3 +59,28 @@ def explored(
         if full:
             left &= [full.isdisjoint(group) for group in groups]
     return np.array(shown, np.int64), np.array(propensity), np.array(drawn, bool)
+
+
+def propensities(scores: np.ndarray, shown: np.ndarray, share: float) -> np.ndarray:
+    """Return how likely each item was to come to each slot, given the slots before it, where `explored` fills them: (k, C).
+
+    scores (C,) as for `explored`; shown (k,): the place in scores of what stands in each slot, -1 for what is not among them. A row sums to
+    1, or to 0 where nothing was left to come.
+    """
+    left, weight = np.ones(len(scores), bool), np.maximum(scores, 1e-12).astype(np.float64)
+    found = np.zeros((len(shown), len(scores)))
+    for slot, place in enumerate(shown.tolist()):
+        if not left.any():
+            break
+        chance, first = _next(weight, left)
+        found[slot] = share * chance
+        found[slot, first] += 1 - share
+        if place >= 0:
+            left[place] = False
+    return found
+
+
+def _next(weight: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return how often each item is drawn where one of those that are left is, (C,), and the first of them."""
+    chance = np.where(left, weight, 0.0)
+    return chance / chance.sum(), int(np.argmax(left))

@@ -74,4 +74,6 @@ def _rate(hits: np.ndarray, n: np.ndarray) -> tuple[float, float]:
     rate = hits.sum() / n.sum()
     off = hits[groups] - rate * n[groups]
     count = groups.sum()
-    return float(rate), float((off**2).sum() * count / (count - 1) / n.sum() ** 2)
+    likely = (hits.sum() + 1) / (n.sum() + 2)
+    alone = likely * (1 - likely) / n.sum()  # if all were different people; groups that happen to be alike must not make it surer than that
+    return float(rate), float(max(alone, (off**2).sum() * count / (count - 1) / n.sum() ** 2))

@@ -93,20 +93,23 @@ class Online:
         await self.wire.call("SET", shown_key(self.tenant, owner), told, "EX", SECONDS)
 
     async def _follow(self, batch: Sequence[Event]) -> None:
+        keys = dict.fromkeys(shown_key(self.tenant, event.owner) for event in batch)
+        told = await self.wire.calls([("GET", key) for key in keys])
+        shown = {key: orjson.loads(reply) for key, reply in zip(keys, told, strict=True) if isinstance(reply, bytes)}
+        found, changed = list[Outcome](), dict[str, bytes]()
         for event in batch:
             key = shown_key(self.tenant, event.owner)
-            told = await self.wire.call("GET", key)
-            shown = orjson.loads(told) if told else None
-            if shown is None or event.item_id in shown["done"]:  # a film that is played, and then watched to its end, is one outcome
+            about = shown.get(key)
+            if about is None or event.item_id in about["done"]:  # a film that is played, and then watched to its end, is one outcome
                 continue
-            found = [_outcome(variant, shown, event.item_id, one) for variant, one in shown["lists"].items()]
-            shown["done"].append(event.item_id)
-            stream = outcomes_key(self.tenant)
-            commands: list[tuple[Word, ...]] = [("SET", key, orjson.dumps(shown), "KEEPTTL")]
-            commands += [("XADD", stream, "MAXLEN", "~", KEPT, "*", "o", orjson.dumps(outcome)) for outcome in found]
-            await self.wire.calls(commands)
-            for outcome in found:
-                self.metrics.child(self.metrics.outcomes, outcome.variant, outcome.release, "hit" if outcome.rank else "miss").inc()
+            found += [_outcome(variant, about, event.item_id, one) for variant, one in about["lists"].items()]
+            about["done"].append(event.item_id)
+            changed[key] = orjson.dumps(about)
+        commands: list[tuple[Word, ...]] = [("SET", key, about, "KEEPTTL") for key, about in changed.items()]
+        commands += [("XADD", outcomes_key(self.tenant), "MAXLEN", "~", KEPT, "*", "o", orjson.dumps(outcome)) for outcome in found]
+        await self.wire.calls(commands)
+        for outcome in found:
+            self.metrics.child(self.metrics.outcomes, outcome.variant, outcome.release, "hit" if outcome.rank else "miss").inc()
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._quietly(work))

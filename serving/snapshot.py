@@ -28,7 +28,7 @@ from recsys.registry import FORMAT, Release
 from recsys.sessions import Histories, ranges
 from recsys.vocab import Vocabulary
 from recsys.voting import seal
-from serving.arrange import POOL, diversified, explored
+from serving.arrange import POOL, diversified, explored, propensities
 from serving.cursor import fingerprints
 from serving.feed import feed
 from serving.history import Event, History
@@ -348,17 +348,7 @@ class Snapshot:
 
         With `explore` every item says its propensity, and one that was drawn has the source "explore"; the same seed draws the same.
         """
-        scores = np.array([item["score"] for item in ranked])
-        scores -= min(0.0, float(scores.min(initial=0.0)))  # inner products, where the towers answer alone, may be negative
-        ids = [item["item_id"] for item in ranked]
-        rows = self.vocab.rows(ids)
-        if rules.boost or rules.bury:
-            scores = scores * rules.factors(self.shelf, ids, rows)
-            ranked = [item | {"score": score} for item, score in zip(ranked, scores.tolist(), strict=True)]
-            ranked, scores, rows = _in_order(ranked, scores, rows, (-scores).argsort(kind="stable"))
-        if diversity:
-            order = diversified(scores, self.vectors[rows], len(ranked), diversity)
-            ranked, scores, rows = _in_order(ranked, scores, rows, order)
+        ranked, scores, rows = self._in_line(ranked, diversity, rules)
         if explore and not rules.cap:  # drawn is from the best, however many the rules were shown
             ranked, scores = ranked[: POOL * k], scores[: POOL * k]
         groups, most = rules.groups(self.shelf, rows) if rules.cap else ([], {})
@@ -371,6 +361,32 @@ class Snapshot:
             ranked[place] | {"propensity": chance} | ({"source": "explore"} if by_chance else {})
             for place, chance, by_chance in zip(places.tolist(), propensity.tolist(), drawn.tolist(), strict=True)
         ]
+
+    def chances(
+        self, ranked: list[dict[str, Any]], k: int, diversity: float, explore: float, shown: Sequence[str]
+    ) -> tuple[list[str], np.ndarray]:
+        """Return the items that `arranged` would draw from where no rules are, and how likely each was to come to the place of each that
+        was shown, given those before it, (len(shown), items): serving.arrange.propensities.
+        """
+        ranked, scores, _ = self._in_line(ranked, diversity, NO_RULES)
+        ids = [item["item_id"] for item in ranked[: POOL * k]]
+        place = {id: number for number, id in enumerate(ids)}
+        return ids, propensities(scores[: POOL * k], np.array([place.get(id, -1) for id in shown], np.int64), explore)
+
+    def _in_line(self, ranked: list[dict[str, Any]], diversity: float, rules: Rules) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
+        """Return a ranked list by the house's rules and less like each other, its scores, none of them negative, and its rows."""
+        scores = np.array([item["score"] for item in ranked])
+        scores -= min(0.0, float(scores.min(initial=0.0)))  # inner products, where the towers answer alone, may be negative
+        ids = [item["item_id"] for item in ranked]
+        rows = self.vocab.rows(ids)
+        if rules.boost or rules.bury:
+            scores = scores * rules.factors(self.shelf, ids, rows)
+            ranked = [item | {"score": score} for item, score in zip(ranked, scores.tolist(), strict=True)]
+            ranked, scores, rows = _in_order(ranked, scores, rows, (-scores).argsort(kind="stable"))
+        if diversity:
+            order = diversified(scores, self.vectors[rows], len(ranked), diversity)
+            ranked, scores, rows = _in_order(ranked, scores, rows, order)
+        return ranked, scores, rows
 
     def understood(self, ask: Ask) -> Asked:
         """Return the question of somebody; its past is empty where nothing in it is known."""
