@@ -1,7 +1,7 @@
 """The event log: append-only Parquet segments, read from a position, never rewritten in place.
 
 A segment is named after the offsets of its first event and of the one behind its last: 000000000000-000000141695.parquet. Small ones are
-put together into a larger one, which then stands for them.
+put together into a larger one, which then stands for them. Each says by which version of the schema it was written (recsys.events.SCHEMA).
 """
 
 from collections.abc import Callable, Iterator
@@ -20,6 +20,9 @@ from recsys.events import SCHEMA, identities
 from recsys.files import locked, write_beside
 
 SEGMENT_ROWS = 1_000_000
+
+VERSION = b"recsys.schema"
+"""Where a segment's metadata says which version of the schema it was written by: counted up when older readers would misread it."""
 
 TOGETHER = 8
 """So many neighbours of like size become one segment: a log that grows by handfuls is rewritten a few times, not each time."""
@@ -71,8 +74,8 @@ class Log:
             for path in set(self.folder.glob("[0-9]*-[0-9]*.parquet")) - set(before):
                 path.unlink()  # a larger one stands for it, and its writer was killed before it could do this
             while run := _run(self.segments()):
-                parts = [pq.read_table(path) for path in run]
-                metadata = dict(parts[-1].schema.metadata or {})
+                parts = [_segment(path) for path in run]
+                metadata = dict(SCHEMA.metadata or {})
                 for part in parts:
                     metadata |= {name: told for name, told in (part.schema.metadata or {}).items() if name.startswith(b"note.")}
                 path = self.folder / f"{_bounds(run[0])[0]:012d}-{_bounds(run[-1])[1]:012d}.parquet"
@@ -109,7 +112,7 @@ class Log:
 
     def _notes(self) -> dict[str, str]:
         for path in reversed(self.segments()):
-            metadata = pq.read_schema(path).metadata or {}
+            metadata = _understood(pq.read_schema(path).metadata, path)
             found = {k.decode(): v.decode() for k, v in metadata.items() if k.startswith(b"note.")}
             if found:
                 return found
@@ -122,7 +125,7 @@ class Log:
     def _holds(self, asked: pa.ChunkedArray) -> np.ndarray:
         found = np.zeros(len(asked), bool)
         for path in self.segments():
-            known = identities(pq.read_table(path, columns=["event_id", "user_id", "session_id"]))
+            known = identities(_segment(path, ["event_id", "user_id", "session_id"]))
             found |= pc.is_in(asked, value_set=known).to_numpy()
         return found
 
@@ -140,7 +143,22 @@ class Log:
             first, behind = _bounds(path)
             read_before = behind <= after.offset and (after.until is None or _newest(path) < after.until)
             if first < upto.offset and not read_before:
-                yield pq.read_table(path, columns=sorted({*names, "timestamp"})), first
+                yield _segment(path, sorted({*names, "timestamp"})), first
+
+
+def _segment(path: Path, columns: list[str] | None = None) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        _understood(file.schema_arrow.metadata, path)
+        return file.read(columns)
+
+
+def _understood(metadata: dict[bytes, bytes] | None, path: Path) -> dict[bytes, bytes]:
+    """Return what a segment says of itself, unless it was written by a version of the schema that nobody knew when this was written."""
+    metadata, known = metadata or {}, int(SCHEMA.metadata[VERSION])
+    came = metadata.get(VERSION, b"0").decode(errors="replace")  # those from before there were versions say nothing
+    if not came.isdecimal() or int(came) > known:
+        raise BadInput(f"{path} is of version {came} of the log's schema, and this recsys reads versions up to {known}; update recsys")
+    return metadata
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -177,6 +195,7 @@ def _whole(read: Callable[[], T], times: int = 5) -> T:
 def _newest(path: Path) -> float:
     """Return the time of a segment's newest event, ms, by its statistics; infinite where it has none."""
     about = pq.read_metadata(path)
+    _understood(about.metadata, path)
     column = about.schema.names.index("timestamp")
     parts = [about.row_group(number).column(column).statistics for number in range(about.num_row_groups)]
     return max((part.max.timestamp() * 1000 if part is not None and part.has_min_max else np.inf for part in parts), default=-np.inf)
