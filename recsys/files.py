@@ -3,8 +3,9 @@
 import fcntl
 import hashlib
 import os
+import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,6 +61,41 @@ def locked(folder: Path, busy: str | None = None) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def clear(folder: Path) -> None:
+    """Remove the half files of writers who were killed. Only for who has locked a folder in which nobody writes without."""
+    for beside in folder.glob(".*.tmp"):
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def draft(folder: Path) -> Iterator[Path]:
+    """Give a new folder to build something in; it vanishes unless it got another name."""
+    folder.mkdir()
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tells a live draft from one whose process was killed
+        yield folder
+    finally:
+        os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(drafts: Iterable[Path]) -> None:
+    """Remove drafts whose process is gone."""
+    for folder in drafts:
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(lock)
 
 
 def sha256(path: Path) -> str:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from recsys.errors import BadInput
 from recsys.events import SCHEMA, identities
-from recsys.files import locked, write_beside
+from recsys.files import clear, locked, write_beside
 
 SEGMENT_ROWS = 1_000_000
 
@@ -70,6 +70,7 @@ class Log:
     def compact(self) -> int:
         """Put small segments together; return how many there are less. Killed at any point, every event is there once."""
         with locked(self.folder):
+            clear(self.folder)
             before = self.segments()
             for path in set(self.folder.glob("[0-9]*-[0-9]*.parquet")) - set(before):
                 path.unlink()  # a larger one stands for it, and its writer was killed before it could do this
@@ -91,6 +92,7 @@ class Log:
         `notes` travel in the metadata of the last segment written, committed with its events or not at all.
         """
         with locked(self.folder):
+            clear(self.folder)
             table = self._without_known(table.select(SCHEMA.names).cast(SCHEMA))
             for start in range(0, len(table), SEGMENT_ROWS):
                 part = table.slice(start, SEGMENT_ROWS)
