@@ -5,6 +5,7 @@ Profiles are not in it: a server fills them from the log when it starts. Nor is 
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from recsys.errors import BadInput, RecsysError
-from recsys.files import sha256, sync
+from recsys.files import draft as drafted
+from recsys.files import sha256, sweep, sync
 from recsys.home import Home
 from recsys.log import Log
 from recsys.progress import Step, silent
@@ -125,13 +127,10 @@ def _copy(source: Path, target: Path) -> None:
 def _beside(folder: Path) -> Iterator[Path]:
     """Give an empty folder that gets its name, on the disk with all that is in it, once everything went well."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-    draft.mkdir()
-    try:
+    sweep(path for path in folder.parent.iterdir() if re.fullmatch(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{8}}\.tmp", path.name))
+    with drafted(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")) as draft:
         yield draft
         for path in (*draft.rglob("*"), draft):
             sync(path)
         os.rename(draft, folder)
         sync(folder.parent)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys.files import locked, write_beside
+from recsys.files import clear, locked, write_beside
 
 SCHEMA = pa.schema(
     [
@@ -40,6 +40,7 @@ class Catalogue:
     def add(self, table: pa.Table) -> int:
         """Add what `table` says about its items; return of how many of them anything was new."""
         with locked(self.folder):
+            clear(self.folder)
             news = self.news(table)
             if len(news):
                 self._write(news)
@@ -48,6 +49,7 @@ class Catalogue:
     def put(self, table: pa.Table) -> None:
         """Add what `table` says, be it new or not: the cost does not grow with the catalogue, until it is tidied up once in a while."""
         with locked(self.folder):
+            clear(self.folder)
             self._write(table)
             if len(old := self.segments()) > SEGMENTS:
                 self._write(self.read())  # says the same as all before it: whoever dies here, or reads now, loses nothing

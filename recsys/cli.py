@@ -223,8 +223,8 @@ def rollback(
         left = ", ".join(other for other in ids if other != live) or "none"
         raise BadInput(f"release {live} came from {id}, which is gone (recsys gc?); name one of those that are left: {left}")
     registry.open(id).verify()
+    Journal(Home(home).job).add("rolled back", release=id, was=live)  # first: else, killed in between, the job would go on from there
     registry.point_to(id)
-    Journal(Home(home).job).add("rolled back", release=id, was=live)
     _show({"live": id, "was": live}, json, f"live is {id} (was {live})")
 
 

@@ -4,8 +4,9 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,6 +76,41 @@ def exchange(one: Path, other: Path) -> None:
     os.rename(other, between)
     os.rename(one, other)
     os.rename(between, one)
+
+
+def clear(folder: Path) -> None:
+    """Remove the half files of writers who were killed. Only for who has locked a folder in which nobody writes without."""
+    for beside in folder.glob(".*.tmp"):
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def draft(folder: Path) -> Iterator[Path]:
+    """Give a new folder to build something in; it vanishes unless it got another name."""
+    folder.mkdir()
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tells a live draft from one whose process was killed
+        yield folder
+    finally:
+        os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(drafts: Iterable[Path]) -> None:
+    """Remove drafts whose process is gone."""
+    for folder in drafts:
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(lock)
 
 
 def sha256(path: Path) -> str:

@@ -1,8 +1,9 @@
 """The event log: append-only Parquet segments, read from a position.
 
 A segment is named after the offsets of its first event and of the one behind its last: 000000000000-000000141695.parquet. Small ones are
-put together into a larger one, which then stands for them. Only to forget a person is one written anew: their events are gone from it, the
-others keep their offsets, and which are missing is said in its metadata.
+put together into a larger one, which then stands for them. Each says by which version of the schema it was written (recsys.events.SCHEMA).
+Only to forget a person is one written anew: their events are gone from it, the others keep their offsets, and which are missing is said in
+its metadata.
 """
 
 import json
@@ -19,10 +20,13 @@ import pyarrow.parquet as pq
 
 from recsys.errors import BadInput
 from recsys.events import SCHEMA, identities
-from recsys.files import locked, write_beside
+from recsys.files import clear, locked, write_beside
 from recsys.forgotten import Forgotten
 
 SEGMENT_ROWS = 1_000_000
+
+VERSION = b"recsys.schema"
+"""Where a segment's metadata says which version of the schema it was written by: counted up when older readers would misread it."""
 
 TOGETHER = 8
 """So many neighbours of like size become one segment: a log that grows by handfuls is rewritten a few times, not each time."""
@@ -85,8 +89,8 @@ class Log:
             before = self.segments()
             self._sweep()
             while run := _run(self.segments()):
-                parts = [pq.read_table(path) for path in run]
-                metadata = dict(parts[-1].schema.metadata or {})
+                parts = [_segment(path) for path in run]
+                metadata = dict(SCHEMA.metadata or {})
                 for part in parts:
                     metadata |= {name: told for name, told in (part.schema.metadata or {}).items() if name.startswith(b"note.")}
                 metadata |= _erased_as(np.concatenate([_erased(part.schema) for part in parts]))
@@ -104,6 +108,7 @@ class Log:
         `notes` travel in the metadata of the last segment written, committed with its events or not at all.
         """
         with locked(self.folder):
+            clear(self.folder)
             table = table.select(SCHEMA.names).cast(SCHEMA)
             table = self._without_known(table.filter(pa.array(~self.forgotten.hides(table))))
             for start in range(0, len(table), SEGMENT_ROWS):
@@ -123,9 +128,9 @@ class Log:
         with locked(self.folder):
             self._sweep()
             for path in self.segments():
-                hit = which(pq.read_table(path, columns=["user_id", "session_id", "timestamp"]))
+                hit = which(_segment(path, ["user_id", "session_id", "timestamp"]))
                 if hit.any():
-                    whole = pq.read_table(path)
+                    whole = _segment(path)
                     erased = np.union1d(_erased(whole.schema), _offsets(whole, _bounds(path)[0])[hit])
                     left = whole.filter(pa.array(~hit)).replace_schema_metadata({**(whole.schema.metadata or {}), **_erased_as(erased)})
                     write_beside(path, partial(_write, left))
@@ -141,7 +146,7 @@ class Log:
 
     def offsets(self) -> np.ndarray:
         """Return the offset of each event that `read` gives, (N,): without gaps, unless somebody was forgotten."""
-        parts = _whole(lambda: [_offsets(pq.read_table(path, columns=["timestamp"]), _bounds(path)[0]) for path in self.segments()])
+        parts = _whole(lambda: [_offsets(_segment(path, ["timestamp"]), _bounds(path)[0]) for path in self.segments()])
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def notes(self) -> dict[str, str]:
@@ -150,7 +155,7 @@ class Log:
 
     def _notes(self) -> dict[str, str]:
         for path in reversed(self.segments()):
-            metadata = pq.read_schema(path).metadata or {}
+            metadata = _understood(pq.read_schema(path).metadata, path)
             found = {k.decode(): v.decode() for k, v in metadata.items() if k.startswith(b"note.")}
             if found:
                 return found
@@ -163,7 +168,7 @@ class Log:
     def _holds(self, asked: pa.ChunkedArray) -> np.ndarray:
         found = np.zeros(len(asked), bool)
         for path in self.segments():
-            known = identities(pq.read_table(path, columns=["event_id", "user_id", "session_id"]))
+            known = identities(_segment(path, ["event_id", "user_id", "session_id"]))
             found |= pc.is_in(asked, value_set=known).to_numpy()
         return found
 
@@ -172,8 +177,9 @@ class Log:
         return table.filter(pa.array(~again & ~self.holds(table)))
 
     def _sweep(self) -> None:
-        """Remove what writers left that were killed: segments that a larger one stands for, and halves."""
-        for path in {*self.folder.glob("[0-9]*-[0-9]*.parquet")} - {*self.segments()} | {*self.folder.glob(".*.tmp")}:
+        """Remove what writers left that were killed: halves, and segments that a larger one stands for."""
+        clear(self.folder)
+        for path in {*self.folder.glob("[0-9]*-[0-9]*.parquet")} - {*self.segments()}:
             path.unlink()
 
     def _commit(self, part: pa.Table) -> None:
@@ -186,7 +192,22 @@ class Log:
             first, behind = _bounds(path)
             read_before = behind <= after.offset and (after.until is None or _newest(path) < after.until)
             if first < upto.offset and not read_before:
-                yield pq.read_table(path, columns=sorted({*names, "timestamp"})), first
+                yield _segment(path, sorted({*names, "timestamp"})), first
+
+
+def _segment(path: Path, columns: list[str] | None = None) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        _understood(file.schema_arrow.metadata, path)
+        return file.read(columns)
+
+
+def _understood(metadata: dict[bytes, bytes] | None, path: Path) -> dict[bytes, bytes]:
+    """Return what a segment says of itself, unless it was written by a version of the schema that nobody knew when this was written."""
+    metadata, known = metadata or {}, int(SCHEMA.metadata[VERSION])
+    came = metadata.get(VERSION, b"0").decode(errors="replace")  # those from before there were versions say nothing
+    if not came.isdecimal() or int(came) > known:
+        raise BadInput(f"{path} is of version {came} of the log's schema, and this recsys reads versions up to {known}; update recsys")
+    return metadata
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -244,6 +265,7 @@ def _whole(read: Callable[[], T], times: int = 5) -> T:
 def _newest(path: Path) -> float:
     """Return the time of a segment's newest event, ms, by its statistics; infinite where it has none."""
     about = pq.read_metadata(path)
+    _understood(about.metadata, path)
     column = about.schema.names.index("timestamp")
     parts = [about.row_group(number).column(column).statistics for number in range(about.num_row_groups)]
     return max((part.max.timestamp() * 1000 if part is not None and part.has_min_max else np.inf for part in parts), default=-np.inf)

@@ -1,6 +1,5 @@
 """Releases: immutable folders, published in one step, the live one named by the file CURRENT."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -8,14 +7,14 @@ import shlex
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from recsys.errors import ReleaseDamaged, ReleaseNotFound, Superseded
-from recsys.files import exchange, locked, sha256, sync, write_atomically
+from recsys.files import clear, draft, exchange, locked, sha256, sweep, sync, write_atomically
 from recsys.log import Position
 from recsys.trial import Trials
 
@@ -118,17 +117,11 @@ class Registry:
     @contextmanager
     def draft(self) -> Iterator[Path]:
         """Give an empty folder to build a release in; it vanishes unless it is published."""
-        folder = self.folder / f".draft-{uuid.uuid4().hex[:8]}"
-        with locked(self.folder):
-            self._sweep()
-            folder.mkdir()
-            lock = os.open(folder, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX)  # tells a live draft from one whose process was killed
-        try:
+        with ExitStack() as held:
+            with locked(self.folder):
+                self._sweep()
+                folder = held.enter_context(draft(self.folder / f".draft-{uuid.uuid4().hex[:8]}"))
             yield folder
-        finally:
-            os.close(lock)
-            shutil.rmtree(folder, ignore_errors=True)
 
     def publish(
         self,
@@ -204,6 +197,7 @@ class Registry:
         if id not in self.ids():
             raise ReleaseNotFound(f"no release {id!r}; there are: {', '.join(self.ids()) or 'none'}")
         with locked(self.folder):
+            clear(self.folder)
             write_atomically(self.pointer, id + "\n")
 
     def collect(self, keep: int) -> list[str]:
@@ -212,6 +206,7 @@ class Registry:
         A release goes in one step: whoever has it open reads on, and nobody opens a half of it.
         """
         with locked(self.folder):
+            self._sweep()
             ids, live = self.ids(), self.current()
             if not ids:
                 return []
@@ -228,21 +223,11 @@ class Registry:
             return gone
 
     def _sweep(self) -> None:
-        """Remove drafts whose process is gone, and end what it was about with a release (see recsys.files.exchange)."""
+        """Remove what those who were killed left, and end what they were about with a release (see recsys.files.exchange)."""
         for old in self.folder.glob("[0-9]*.old"):
             if old.with_suffix("").exists():
                 shutil.rmtree(old)
             else:
                 os.rename(old, old.with_suffix(""))
-        for folder in self.folder.glob(".draft-*"):
-            try:
-                lock = os.open(folder, os.O_RDONLY)
-            except FileNotFoundError:
-                continue
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-            except BlockingIOError:
-                pass
-            finally:
-                os.close(lock)
+        clear(self.folder)
+        sweep(self.folder.glob(".draft-*"))

@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import quote
 
 from recsys.errors import BadInput, RecsysError
-from recsys.files import write_atomically
+from recsys.files import clear, write_atomically
 from recsys.home import Home
 from recsys.settings import Settings
 
@@ -171,6 +171,7 @@ class EmbeddedRedis:
                     os.close(self._locks.pop())
 
     def _launch(self, deadline: float) -> None:
+        clear(self.folder)
         before = self._read_about()
         if "socket" in before and (folder := Path(before["socket"]).parent).name.startswith(SOCKET_FOLDER):
             shutil.rmtree(folder, ignore_errors=True)
@@ -228,13 +229,17 @@ class EmbeddedRedis:
                 return
             self.pid = child.pid
             about = {"folder": str(self.folder.resolve()), "pid": child.pid, "socket": str(self.socket), "binary": str(binary)}
-            write_atomically(self._about, json.dumps(about))
-            if self._closing.is_set():
+            unknown = ""
+            try:
+                write_atomically(self._about, json.dumps(about))
+            except OSError as error:  # a full disk: nobody else would find it
+                unknown = f"cannot write {self._about}: {error}"
+            if self._closing.is_set() or unknown:
                 child.terminate()
             code = child.wait()
             if self._closing.is_set():
                 return
-            self._failure = f"{binary} ended with code {code}: {self._last_words()}"
+            self._failure = unknown or f"{binary} ended with code {code}: {self._last_words()}"
             pause = 0.05 if time.monotonic() - started > 1 else min(pause * 2, 1.0)
             _log.error("the embedded Redis ended with code %s; starting it again (log: %s)", code, self.folder / "redis.log")
             self._closing.wait(pause)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from serving import embedded
 from serving.embedded import EmbeddedRedis, RedisNotRunning, binaries
 
 BINARIES = list(binaries())
@@ -237,3 +239,21 @@ def answers(server: EmbeddedRedis) -> bool:
         return client(server).ping()
     except redis.RedisError:
         return False
+
+
+def test_on_a_disk_without_room_for_its_address_it_says_so_at_once(tmp_path, monkeypatch):
+    def refused(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    server, began = EmbeddedRedis(tmp_path), time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(embedded, "write_atomically", refused)
+        with pytest.raises(RedisNotRunning, match=r"server\.json.*No space left on device"):
+            server.start()
+    assert time.monotonic() - began < 10
+    assert server.pid is not None
+    assert not alive(server.pid)
+    (tmp_path / ".server.json.0a1b2c3d.tmp").write_text("what one that was killed left")
+    with server:
+        assert client(server).ping()
+    assert not list(tmp_path.glob(".*.tmp"))

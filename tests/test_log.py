@@ -276,8 +276,8 @@ def test_what_was_read_wholly_is_not_read_again(log: Log, monkeypatch: pytest.Mo
     log.append(events(("c", 3000), ("d", 5000)))
     log.append(events(("e", 6000)))
     opened: list[str] = []
-    honest = pq.read_table
-    monkeypatch.setattr(log_module.pq, "read_table", lambda path, **words: (opened.append(Path(path).name), honest(path, **words))[1])
+    honest = log_module._segment
+    monkeypatch.setattr(log_module, "_segment", lambda path, columns: (opened.append(path.name), honest(path, columns))[1])
     assert ids(log.read(Position(4, 4000))) == ["d", "e"]
     assert [name[:12] for name in opened] == ["000000000002", "000000000004"]
     assert ids(log.read(Position(4, 2000))) == ["b", "c", "d", "e"]
