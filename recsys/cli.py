@@ -64,6 +64,7 @@ _UntilOption = Annotated[
 HOME = Path(".recsys")
 _INTERRUPTED = 128 + signal.SIGINT
 out, err = Console(), Console(stderr=True)
+_told_to_end: list[bool] = []
 
 
 @app.command("import")
@@ -519,6 +520,8 @@ def archive(
                     print(f'{{"archived": {moved}}}' if json else f"{moved:,} events moved into the log", flush=True)
             except (RecsysError, OSError) as error:  # a Redis or a disk that is away for a moment must not end it
                 _complain(str(error))
+            if _told_to_end:
+                return
             time.sleep(every)
 
 
@@ -567,6 +570,8 @@ def job_watch(home: _HomeOption = HOME, config: _ConfigOption = None, set: _SetO
                 before = line["what"] if line["what"] == "superseded" else ""
             except (RecsysError, OSError) as error:  # a disk or a Redis that is away for a moment must not end the watch
                 _complain(str(error))
+            if _told_to_end:
+                return
             time.sleep(pause)
 
 
@@ -848,7 +853,8 @@ def main() -> None:
 
 def _interrupt(*_: object) -> None:
     """Let SIGTERM end a command as Ctrl-C does: drafts are removed, nothing half-done goes live."""
-    raise KeyboardInterrupt
+    _told_to_end.append(True)  # no Event: a handler that comes while the main thread holds its lock would wait for itself
+    raise KeyboardInterrupt  # where this comes in a destructor Python passes over it; who goes on and on looks at the other
 
 
 def _complain(text: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from recsys.events import milliseconds, owners
-from recsys.files import locked, write_atomically
+from recsys.files import clear, locked, write_atomically
 
 AHEAD = 5 * 60_000
 """Milliseconds that the clock of whoever sent an event may have been ahead when it came in."""
@@ -46,6 +46,7 @@ class Forgotten:
         Who came back after they were forgotten, and wants to be forgotten again, gets a new one.
         """
         with locked(self.folder):
+            clear(self.folder)
             path = self.folder / f"{hashed(owner)}.json"
             before = json.loads(path.read_text()) if path.exists() else {}
             if before and before["completed"] is None:
