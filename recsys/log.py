@@ -73,8 +73,7 @@ class Log:
             while run := _run(self.segments()):
                 parts = [pq.read_table(path) for path in run]
                 metadata = dict(parts[-1].schema.metadata or {})
-                for part in parts:
-                    metadata |= {name: told for name, told in (part.schema.metadata or {}).items() if name.startswith(b"note.")}
+                metadata |= next((told for part in reversed(parts) if (told := _notes(part.schema))), {})
                 path = self.folder / f"{_bounds(run[0])[0]:012d}-{_bounds(run[-1])[1]:012d}.parquet"
                 whole = pa.concat_tables([part.replace_schema_metadata() for part in parts]).replace_schema_metadata(metadata)
                 write_beside(path, partial(_write, whole), exclusive=True)
@@ -109,10 +108,8 @@ class Log:
 
     def _notes(self) -> dict[str, str]:
         for path in reversed(self.segments()):
-            metadata = pq.read_schema(path).metadata or {}
-            found = {k.decode(): v.decode() for k, v in metadata.items() if k.startswith(b"note.")}
-            if found:
-                return found
+            if found := _notes(pq.read_schema(path)):
+                return {name.decode(): told.decode() for name, told in found.items()}
         return {}
 
     def holds(self, table: pa.Table) -> np.ndarray:
@@ -145,6 +142,10 @@ class Log:
 
 def _write(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd")
+
+
+def _notes(schema: pa.Schema) -> dict[bytes, bytes]:
+    return {name: told for name, told in (schema.metadata or {}).items() if name.startswith(b"note.")}
 
 
 def _run(segments: list[Path]) -> list[Path]:
