@@ -5,6 +5,7 @@ put together into a larger one, which then stands for them.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from recsys.errors import BadInput
 from recsys.events import SCHEMA, identities
 from recsys.files import locked, write_beside
+from recsys.shared import Moved, Shared, State
 
 SEGMENT_ROWS = 1_000_000
 
@@ -42,10 +44,10 @@ class Position:
 
 
 class Log:
-    """Every event ever accepted, in the order it arrived."""
+    """Every event ever accepted, in the order it arrived. shared: the journal in a store that says what is in it, where there is one."""
 
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, shared: Shared | None = None):
+        self.folder, self.shared = Path(folder), shared
 
     def __len__(self) -> int:
         segments = self.segments()
@@ -64,36 +66,52 @@ class Log:
             end = behind
         return found
 
+    def pull(self) -> None:
+        """Bring down what other machines have added, where a store is shared."""
+        if self.shared:
+            with locked(self.folder):
+                self.shared.whole(partial(self._follow, self.shared))
+
     def compact(self) -> int:
         """Put small segments together; return how many there are less. Killed at any point, every event is there once."""
-        with locked(self.folder):
+        with locked(self.folder), suppress(Moved):  # where others have put some together meanwhile, that is for the next time
             before = self.segments()
-            for path in set(self.folder.glob("[0-9]*-[0-9]*.parquet")) - set(before):
-                path.unlink()  # a larger one stands for it, and its writer was killed before it could do this
+            self._drop_the_small()
             while run := _run(self.segments()):
                 parts = [pq.read_table(path) for path in run]
                 metadata = dict(parts[-1].schema.metadata or {})
                 metadata |= next((told for part in reversed(parts) if (told := _notes(part.schema))), {})
                 path = self.folder / f"{_bounds(run[0])[0]:012d}-{_bounds(run[-1])[1]:012d}.parquet"
                 whole = pa.concat_tables([part.replace_schema_metadata() for part in parts]).replace_schema_metadata(metadata)
-                write_beside(path, partial(_write, whole), exclusive=True)
+                write_beside(path, partial(self._fill, whole, path, True), exclusive=True)
                 for part in run:
                     part.unlink()
-            return len(before) - len(self.segments())
+        return len(before) - len(self.segments())
 
     def append(self, table: pa.Table, notes: dict[str, str] | None = None) -> int:
         """Add the events of `table` that the log does not hold yet (by person and event id); return how many were new.
 
         `notes` travel in the metadata of the last segment written, committed with its events or not at all.
         """
+        table, added = table.select(SCHEMA.names).cast(SCHEMA), 0
         with locked(self.folder):
-            table = self._without_known(table.select(SCHEMA.names).cast(SCHEMA))
-            for start in range(0, len(table), SEGMENT_ROWS):
-                part = table.slice(start, SEGMENT_ROWS)
-                last = start + len(part) == len(table)
-                metadata = {**(SCHEMA.metadata or {}), **({k.encode(): v.encode() for k, v in (notes or {}).items()} if last else {})}
-                self._commit(part.replace_schema_metadata(metadata))
-            return len(table)
+            while True:
+                if self.shared:
+                    self.shared.whole(partial(self._follow, self.shared))
+                new = self._without_known(table)
+                try:
+                    for start in range(0, len(new), SEGMENT_ROWS):
+                        part = new.slice(start, SEGMENT_ROWS)
+                        last = start + len(part) == len(new)
+                        metadata = {
+                            **(SCHEMA.metadata or {}),
+                            **({k.encode(): v.encode() for k, v in (notes or {}).items()} if last else {}),
+                        }
+                        self._commit(part.replace_schema_metadata(metadata))
+                        added += len(part)
+                    return added
+                except Moved:
+                    continue  # another machine has added events, perhaps some of these
 
     def read(self, after: Position | None = None, upto: Position | None = None, columns: list[str] | None = None) -> pa.Table:
         """Return the events that belong to `upto` (default: all) but not to `after` (default: nothing), in log order."""
@@ -130,7 +148,28 @@ class Log:
     def _commit(self, part: pa.Table) -> None:
         first = len(self)
         path = self.folder / f"{first:012d}-{first + len(part):012d}.parquet"
-        write_beside(path, partial(_write, part), exclusive=True)
+        write_beside(path, partial(self._fill, part, path, False), exclusive=True)
+
+    def _fill(self, table: pa.Table, path: Path, together: bool, beside: Path) -> None:
+        """Fill a file that gets the name `path`; where a store is shared, that has it first."""
+        _write(table, beside)
+        if self.shared:
+            self.shared.add("log", *_bounds(path), beside, together)
+
+    def _follow(self, shared: Shared, state: State) -> None:
+        """Have the segments that a state of the journal names, and none that those stand for."""
+        if len(self) > state.end:
+            raise BadInput(f"the log in {self.folder} holds events that its store does not; move them out of it, and import them again")
+        for segment in state.log:
+            path = self.folder / f"{segment.first:012d}-{segment.behind:012d}.parquet"
+            if not path.exists():
+                shared.fetch("log", segment, path)
+        self._drop_the_small()
+
+    def _drop_the_small(self) -> None:
+        """Remove segments that a larger one stands for, whose writer was killed before it could, or is another machine."""
+        for path in set(self.folder.glob("[0-9]*-[0-9]*.parquet")) - set(self.segments()):
+            path.unlink()
 
     def _scan(self, after: Position, upto: Position, names: list[str]) -> Iterator[tuple[pa.Table, int]]:
         for path in self.segments():
