@@ -14,6 +14,7 @@ from recsys.catalogue import SCHEMA as CATALOGUE
 from recsys.catalogue import Catalogue
 from recsys.errors import RecsysError
 from recsys.registry import Registry
+from recsys.shared import Shared
 from serving.snapshot import Snapshot
 
 _log = logging.getLogger("recsys.engine")
@@ -25,11 +26,12 @@ class Engine:
     """The live snapshot, and the watch that replaces it when another release goes live.
 
     A request reads `snapshot` once and finishes on it. A release that cannot be served is refused with one line in the
-    log, and the old one keeps serving. items: the folder of the catalogue, which may grow at any time.
+    log, and the old one keeps serving. items: the folder of the catalogue, which may grow at any time. shared: the journal in a store
+    that says what is in both, where there is one: see `follow`.
     """
 
-    def __init__(self, releases: Path, watch_seconds: float = 1.0, items: Path | None = None):
-        self.registry, self.catalogue = Registry(releases), Catalogue(items) if items else None
+    def __init__(self, releases: Path, watch_seconds: float = 1.0, items: Path | None = None, shared: Shared | None = None):
+        self.registry, self.catalogue = Registry(releases, shared), Catalogue(items, shared) if items else None
         self.watch_seconds = watch_seconds
         self.snapshot: Snapshot | None = None
         self._plain: Snapshot | None = None
@@ -117,3 +119,26 @@ class Engine:
                 await asyncio.to_thread(self.refresh)
             except OSError as error:  # a disk that is away for a moment must not end the watch
                 _log.error("cannot look for a new release: %s", error)
+
+    async def follow(self, look_seconds: float) -> None:
+        """Bring down what other machines have put into the store, in a thread, until cancelled; `watch` finds it here.
+
+        A store that is away, or holds something damaged, is one line in the log, and what is here goes on serving.
+        """
+        wrong, pause = "", look_seconds
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await asyncio.to_thread(self._pull)
+                if wrong:
+                    _log.info("the store can be used again")
+                wrong, pause = "", look_seconds
+            except (RecsysError, OSError, ValueError) as error:
+                if str(error) != wrong:
+                    _log.error("what is here goes on serving: %s", error)
+                wrong, pause = str(error), min(2 * pause, max(60.0, look_seconds))
+
+    def _pull(self) -> None:
+        self.registry.pull(all=False)
+        if self.catalogue:
+            self.catalogue.pull()
