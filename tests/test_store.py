@@ -11,13 +11,14 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pytest
 import redis
-from fastapi.testclient import TestClient
+from fastapi import HTTPException
 from typer.testing import CliRunner
 from worlds import event_table, publish_release
 
@@ -35,7 +36,7 @@ from recsys.settings import Settings, load_settings
 from recsys.shared import Shared
 from recsys.store import Store, StoreAway
 from serving import archive as archiver
-from serving.api import create_app
+from serving.api import _restock
 from serving.archive import archive
 from serving.engine import Engine
 from serving.profiles import stream_key
@@ -266,6 +267,22 @@ def test_a_damaged_download_is_refused_and_the_old_release_stays_live(a: Home, b
         pull(b)
     assert (registry(b).ids(), registry(b).current()) == (["000001"], "000001")
     assert not list(b.releases.glob(".draft-*"))
+
+
+def test_what_goes_live_while_another_is_brought_down_waits_for_the_next_look(a: Home, b: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(a)
+    honest = Store.get
+
+    def late(store: Store, files: dict[str, Path]) -> None:
+        monkeypatch.setattr(Store, "get", honest)
+        publish(a)
+        honest(store, files)
+
+    monkeypatch.setattr(Store, "get", late)
+    pull(b)
+    assert (registry(b).ids(), registry(b).current()) == (["000001"], None)
+    pull(b)
+    assert registry(b).open().verify().id == "000002"
 
 
 def test_gc_here_takes_the_files_there_and_the_releases_of_others(a: Home, b: Home) -> None:
@@ -507,6 +524,12 @@ def test_credentials_in_an_address_are_refused_and_not_repeated() -> None:
         assert "secret" not in str(refusal.value)
 
 
+def test_without_the_extra_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(BadInput, match=r"a store needs the extra s3: pip install 'recsys\[s3\]'"):
+        open_home(tmp_path, load_settings(overrides={"store.url": "s3://bucket/x"}, environ={}))
+
+
 def test_a_bucket_that_is_not_there_is_one_line(s3: str, tmp_path: Path) -> None:
     with pytest.raises(StoreAway, match=r"there is no bucket 'nowhere'; make it first, or name another in store.url"):
         open_home(tmp_path, load_settings(overrides={"store.url": "s3://nowhere/x", "store.endpoint": s3}, environ={}))
@@ -563,15 +586,14 @@ def test_while_the_store_is_away_a_server_goes_on_and_says_so_once(a: Home, b: H
     assert f"the store {joined(b).store.url} cannot be used" in caplog.text
 
 
-def test_while_the_store_is_away_an_item_is_refused_with_the_reason(a: Home, settings: Settings, away: Any, server: Any) -> None:
-    publish_release(a.path, ITEMS, shared=a.shared)
+def test_while_the_store_is_away_an_item_is_refused_with_the_reason(a: Home, away: Any) -> None:
+    publish_release(a.path, ITEMS[:2], shared=a.shared)
+    engine = Engine(a.releases, 1.0, a.items, a.shared)
     away(a)
-    known = settings.model_copy(update={"serving": settings.serving.model_copy(update={"redis_url": server.url})})
-    with TestClient(create_app(a, known)) as client:
-        answer = client.put("/v1/items/new", json={"title": "New"})
-        assert answer.status_code == 503
-        assert f"the store {settings.store.url} cannot be used" in answer.json()["detail"]
-        assert client.get("/v1/recommend/ann").json()["items"]
+    request: Any = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(engine=engine)))
+    with pytest.raises(HTTPException, match=f"503: the catalogue cannot be written: the store {joined(a).store.url} cannot be used"):
+        asyncio.run(_restock(request, {"item_id": "new", "title": "New"}))
+    assert catalogue(a).segments() == []
 
 
 def waiting(client: redis.Redis, *ids: int) -> None:
@@ -590,7 +612,7 @@ def test_while_the_store_is_away_archive_fails_and_loses_nothing(a: Home, b: Hom
     assert (store.xlen(stream_key("t", 0)), len(Log(a.log))) == (2, 2)
     give_back()
     assert archive(store, "t", a.log, Journal(a.job), a.shared) == 2
-    pull(b)
+    assert archive(store, "t", b.log, Journal(b.job), b.shared) == 0  # and brings down what there is
     assert (store.xlen(stream_key("t", 0)), ids(b)) == (0, ["e1", "e2", "e3", "e4"])
 
 
