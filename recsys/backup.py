@@ -95,7 +95,8 @@ def _copied(home: Home, draft: Path, step: Step) -> dict[str, str]:
     live = registry.current()
     kept = [home.releases / id for id in registry.ids()]
     releases = [path for release in kept for path in sorted(release.rglob("*")) if path.is_file()]
-    others = [path for folder in (home.items, home.keys.parent, home.job) for path in sorted(folder.rglob("*")) if path.is_file()]
+    beside = (home.items, home.keys.parent, home.job, home.forgotten)
+    others = [path for folder in beside for path in sorted(folder.rglob("*")) if path.is_file()]
     alone = [path for path in (home.config, home.rules) if path.exists()]
     files: dict[str, str] = {}
     for part in (releases, Log(home.log).segments, others, alone):

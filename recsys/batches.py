@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.sessions import Sessions, gap_buckets, ranges
+from recsys.sessions import Sessions, gap_buckets, owner_numbers, ranges
 
 WISHES = 5
 """How many wishes of neighbours are kept for each event."""
@@ -17,6 +17,7 @@ WISHES = 5
 class Examples:
     """Stretches of people's timelines, one after the other: example b owns start[b]:start[b + 1].
 
+    whose (B,) uint64: a number for the name of each one's owner (see Sessions.whose), by which they can be forgotten.
     item (N,) rows, kind (N,) event type codes, gap (N,) buckets, weight (N,) how much each event counts as a target
     (0: context only; the first event of an example has nothing before it and is always context), moment (N,) which
     snapshot of the items' popularity was the newest then (see ItemCounts.stream), -1 for what is remembered from before.
@@ -24,6 +25,7 @@ class Examples:
     """
 
     start: np.ndarray
+    whose: np.ndarray
     item: np.ndarray
     kind: np.ndarray
     gap: np.ndarray
@@ -47,7 +49,7 @@ class Examples:
         """Return some of the examples, in the order asked for."""
         begin, end = self.start[which], self.start[which + 1]
         inside = ranges(begin, end)
-        return Examples(_starts(end - begin), *(getattr(self, f.name)[inside] for f in fields(self)[1:]))
+        return Examples(_starts(end - begin), self.whose[which], *(getattr(self, f.name)[inside] for f in fields(self)[2:]))
 
     def join(self, other: "Examples") -> "Examples":
         """Return these examples, then the others."""
@@ -61,6 +63,7 @@ class Examples:
         """Return no examples."""
         return cls(
             np.zeros(1, np.int64),
+            np.zeros(0, np.uint64),
             np.zeros(0, np.int32),
             np.zeros(0, np.int8),
             np.zeros(0, np.int8),
@@ -104,14 +107,14 @@ def examples(
     begin = np.maximum(start[owner], end - limit - 1)
     learned = np.concatenate([[0], np.cumsum(weight)])
     useful = learned[end] - learned[begin + 1] > 0
-    begin, end = begin[useful], end[useful]
+    owner, begin, end = owner[useful], begin[useful], end[useful]
     inside, cut = ranges(begin, end), _starts(end - begin)
     gap, weight = gap_buckets(time[inside]), weight[inside]
     gap[cut[:-1]] = 0
     weight[cut[:-1]] = 0
     when = np.zeros(len(inside), np.int16) if moment is None else moment[known][inside].astype(np.int16)
     wish = np.zeros((len(known), WISHES), np.int32) if wish is None else wish
-    return Examples(cut, item[inside], kind[inside], gap, weight, when, wish[known][inside])
+    return Examples(cut, owner_numbers(sessions.owners)[owner], item[inside], kind[inside], gap, weight, when, wish[known][inside])
 
 
 @dataclass(frozen=True)

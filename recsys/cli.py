@@ -256,6 +256,7 @@ def backup(
     What waits in Redis is archived first. Profiles are not in it: a server fills them from the log when it starts.
     """
     from recsys.backup import backup as copy
+    from recsys.journal import Journal
     from recsys.progress import bar
     from serving.archive import archive_home
 
@@ -265,6 +266,7 @@ def backup(
         archive_home(place, settings)
     with bar(json) as step:
         about = copy(place, folder, step)
+    Journal(place.job).add("backup", folder=str(folder.absolute()))  # for whoever wants to be forgotten
     _show(about, json, f"{folder}: {about['events']:,} events, release {about['release']}, {about['bytes']:,} bytes")
 
 
@@ -279,6 +281,39 @@ def restore(
     with bar(json) as step:
         about = bring_back(folder, Home(home), step)
     _show(about, json, f"{home}: {about['events']:,} events, release {about['release']}, as they were on {about['created'][:16]}")
+
+
+@app.command()
+def forget(
+    user: Annotated[str, typer.Argument(help='A user_id, or "session:ID" for somebody who never signed in; - reads it from stdin.')],
+    home: _HomeOption = HOME,
+    config: _ConfigOption = None,
+    set: _SetOption = None,
+    json: _JsonOption = False,
+) -> None:
+    """Erase all that is kept of a person: profile, waiting events, log, and what each release remembers. For good.
+
+    A receipt stays in H/forgotten, by the hash of the name: it lists what was erased where, and which backups still hold it. Should what
+    they did come again, from a client or a file, it is left out. Interrupted, the same command completes it. What the towers learned from
+    everybody together stays in their weights until the next `recsys fit`.
+    """
+    from recsys.progress import bar
+    from serving.forget import forget as erase
+    from training.forget import forget as clean
+
+    place, settings = Home(home), _settings(home, config, set)
+    if not place.path.exists():
+        raise BadInput(f"there is no home {place.path}; --home names the one to erase {'a person' if user == '-' else repr(user)} from")
+    name = sys.stdin.read().removesuffix("\n") if user == "-" else user
+    if not name:
+        raise BadInput("whom? recsys forget wants a user_id")
+    with bar(json) as step:
+        receipt = erase(place, settings, name, clean, step)
+    found = [f"{count:,} {what}" for what, count in receipt["erased"].items() if count]
+    there = [copy["folder"] for copy in receipt["backups"] if copy["there"]]
+    held = [f"still there, and may hold them: the backup {folder}" for folder in there]
+    told = f"erased: {', '.join(found)}" if found else "nothing was kept of them; is the user_id right?"
+    _show(receipt, json, told, *held, f"receipt: {place.forgotten / receipt['who']}.json")
 
 
 @app.command()
@@ -301,6 +336,7 @@ def status(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
         "events_not_learned": len(log.read(after=live.position, columns=["event_id"])) if live else len(log),
         "bytes": {part.name: _size(part) for part in (place.log, place.items, place.releases, place.redis)},
         "profiles": _profiles(place),
+        "forgotten": _forgotten(place),
         "job": _job(place),
     }
     table = Table(show_header=False, box=None)
@@ -881,7 +917,7 @@ def _job(home: Home) -> dict[str, Any] | None:
     from recsys.journal import Journal
 
     journal = Journal(home.job)
-    lines = journal.read()
+    lines = [line for line in journal.read() if line["what"] != "backup"]
     return {"last": lines[-1]["what"], "at": lines[-1]["time"], "refused_in_a_row": journal.refusals()} if lines else None
 
 
@@ -909,6 +945,8 @@ def _job_line(line: dict[str, Any]) -> str:
     """Say in one line what the job decided."""
     if line["what"] == "loss":
         return f"lost, in partition {line['partition']}: {line['reason']}"
+    if line["what"] == "backup":
+        return f"copied to {line['folder']}"
     if line["what"] == "rolled back":
         return f"rolled back to release {line['release']} (was {line['was']})"
     if line["what"] == "not due":
@@ -937,6 +975,14 @@ def _alarm(home: Home, settings: Settings) -> None:
             f"{refusals} updates in a row were refused; see why: recsys job log --home {shown}; if it is the world that changed, "
             f"loosen the setting that is named there: recsys job run --force --set gate.NAME=VALUE --home {shown}"
         )
+
+
+def _forgotten(home: Home) -> dict[str, int]:
+    """Return how many people were forgotten, and how many of these commands did not come to their end."""
+    from recsys.forgotten import Forgotten
+
+    receipts = Forgotten(home.forgotten).all()
+    return {"people": len(receipts), "unfinished": sum(receipt["completed"] is None for receipt in receipts)}
 
 
 def _profiles(home: Home) -> dict[str, int] | None:

@@ -1,5 +1,6 @@
 """Files that are either the old one or the new one, never half: written beside, fsynced, renamed."""
 
+import ctypes
 import fcntl
 import hashlib
 import os
@@ -11,6 +12,9 @@ from pathlib import Path
 from recsys.errors import BadInput
 
 LOCK = ".lock"
+
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE: see renameat2(2)."""
 
 
 def sync(path: Path) -> None:
@@ -60,6 +64,17 @@ def locked(folder: Path, busy: str | None = None) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two folders of one file system change names: in one step where the system can (Linux), else `other` is called .old in between."""
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if swap is not None and swap(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+        return
+    between = other.with_name(f"{other.name}.old")
+    os.rename(other, between)
+    os.rename(one, other)
+    os.rename(between, one)
 
 
 def sha256(path: Path) -> str:

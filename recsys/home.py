@@ -24,6 +24,7 @@ class Home:
         self.store = self.path / "store"
         self.reports = self.path / "reports"
         self.job = self.path / "job"
+        self.forgotten = self.path / "forgotten"
         self.keys = self.path / "keys" / "keys.json"
         self.rules = self.path / "rules.toml"
         self.config = self.path / "config.toml"

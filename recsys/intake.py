@@ -28,9 +28,10 @@ _IDS = ("user_id", "item_id", "session_id", "event_id", "request_id")
 
 @dataclass
 class Report:
-    """What became of the rows of an import: read = refused + duplicates + known + added.
+    """What became of the rows of an import: read = refused + duplicates + forgotten + known + added.
 
-    known: already in the log (or the catalogue); refused and examples: by reason. `written` is False where nothing was to be.
+    known: already in the log (or the catalogue); forgotten: the past of people who asked to be; refused and examples: by reason. `written`
+    is False where nothing was to be.
     """
 
     what: str
@@ -40,6 +41,7 @@ class Report:
     refused: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
     duplicates: int = 0
+    forgotten: int = 0
     known: int = 0
     added: int = 0
     users: int = 0
@@ -66,6 +68,7 @@ class Report:
             "refused": self.refused,
             "examples": self.examples,
             "duplicates": self.duplicates,
+            "forgotten": self.forgotten,
             "already_known": self.known,
             "added": self.added,
             "users": self.users,
@@ -88,6 +91,8 @@ class Report:
         table.add_row(verb, f"{self.added:,} {self.what}" + (f"; {self.known:,} were known already" if self.known else ""))
         if self.duplicates:
             table.add_row("doubled", f"{self.duplicates:,} rows say what another row says")
+        if self.forgotten:
+            table.add_row("left out", f"{self.forgotten:,} events of people who were forgotten (recsys forget)")
         for reason, count in self.refused.items():
             table.add_row("refused", f"{count:,} rows: {reason}")
             for example in self.examples[reason]:
@@ -182,9 +187,11 @@ def import_events(
     intake = read_events(paths, format, columns, step, strict, time.time() if now is None else now)
     report, log = intake.report, Log(home.log, home.shared)
     step("writing the log", 0, 1)
-    report.added = log.append(intake.table) if write else int((~log.holds(intake.table)).sum())
+    hidden = log.forgotten.hides(intake.table)
+    report.added = log.append(intake.table) if write else int((~log.holds(intake.table) & ~hidden).sum())
     step("writing the log", 1, 1)
-    report.known = len(intake.table) - report.added
+    report.forgotten = int(hidden.sum())
+    report.known = len(intake.table) - report.added - report.forgotten
     report.written = write
     report.seconds = time.perf_counter() - began
     return report

@@ -1,9 +1,11 @@
-"""The event log: append-only Parquet segments, read from a position, never rewritten in place.
+"""The event log: append-only Parquet segments, read from a position.
 
 A segment is named after the offsets of its first event and of the one behind its last: 000000000000-000000141695.parquet. Small ones are
-put together into a larger one, which then stands for them.
+put together into a larger one, which then stands for them. Only to forget a person is one written anew: their events are gone from it, the
+others keep their offsets, and which are missing is said in its metadata.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,12 +21,16 @@ import pyarrow.parquet as pq
 from recsys.errors import BadInput
 from recsys.events import SCHEMA, identities
 from recsys.files import locked, write_beside
+from recsys.forgotten import Forgotten
 from recsys.shared import Moved, Shared, State
 
 SEGMENT_ROWS = 1_000_000
 
 TOGETHER = 8
 """So many neighbours of like size become one segment: a log that grows by handfuls is rewritten a few times, not each time."""
+
+ERASED = b"erased"
+"""In a segment's metadata: the offsets of events that are not there any more; in JSON, of each stretch the first and the one behind it."""
 
 T = TypeVar("T")
 
@@ -44,10 +50,15 @@ class Position:
 
 
 class Log:
-    """Every event ever accepted, in the order it arrived. shared: the journal in a store that says what is in it, where there is one."""
+    """Every event ever accepted, in the order it arrived.
+
+    shared: the journal in a store that says what is in it, where there is one. forgotten: whose past may not come in any more; default: the
+    receipts beside the log, in the same home.
+    """
 
     def __init__(self, folder: Path | str, shared: Shared | None = None):
         self.folder, self.shared = Path(folder), shared
+        self.forgotten = Forgotten(self.folder.parent / "forgotten")
 
     def __len__(self) -> int:
         segments = self.segments()
@@ -76,11 +87,12 @@ class Log:
         """Put small segments together; return how many there are less. Killed at any point, every event is there once."""
         with locked(self.folder), suppress(Moved):  # where others have put some together meanwhile, that is for the next time
             before = self.segments()
-            self._drop_the_small()
+            self._sweep()
             while run := _run(self.segments()):
                 parts = [pq.read_table(path) for path in run]
                 metadata = dict(parts[-1].schema.metadata or {})
                 metadata |= next((told for part in reversed(parts) if (told := _notes(part.schema))), {})
+                metadata |= _erased_as(np.concatenate([_erased(part.schema) for part in parts]))
                 path = self.folder / f"{_bounds(run[0])[0]:012d}-{_bounds(run[-1])[1]:012d}.parquet"
                 whole = pa.concat_tables([part.replace_schema_metadata() for part in parts]).replace_schema_metadata(metadata)
                 write_beside(path, partial(self._fill, whole, path, True), exclusive=True)
@@ -89,7 +101,8 @@ class Log:
         return len(before) - len(self.segments())
 
     def append(self, table: pa.Table, notes: dict[str, str] | None = None) -> int:
-        """Add the events of `table` that the log does not hold yet (by person and event id); return how many were new.
+        """Add the events of `table` that the log does not hold yet (by person and event id), but not the past of whoever was forgotten;
+        return how many were added.
 
         `notes` travel in the metadata of the last segment written, committed with its events or not at all.
         """
@@ -98,7 +111,7 @@ class Log:
             while True:
                 if self.shared:
                     self.shared.whole(partial(self._follow, self.shared))
-                new = self._without_known(table)
+                new = self._without_known(table.filter(pa.array(~self.forgotten.hides(table))))
                 try:
                     for start in range(0, len(new), SEGMENT_ROWS):
                         part = new.slice(start, SEGMENT_ROWS)
@@ -112,6 +125,25 @@ class Log:
                     return added
                 except Moved:
                     continue  # another machine has added events, perhaps some of these
+
+    def erase(self, which: Callable[[pa.Table], np.ndarray]) -> int:
+        """Write the segments anew that hold events of which `which` says so, without them; return how many went.
+
+        which: asked with the user_id, session_id and timestamp of events, (N,) bool. All other events keep their offsets, so every
+        position still means what it meant. Killed at any point, it can simply be run again.
+        """
+        gone = 0
+        with locked(self.folder):
+            self._sweep()
+            for path in self.segments():
+                hit = which(pq.read_table(path, columns=["user_id", "session_id", "timestamp"]))
+                if hit.any():
+                    whole = pq.read_table(path)
+                    erased = np.union1d(_erased(whole.schema), _offsets(whole, _bounds(path)[0])[hit])
+                    left = whole.filter(pa.array(~hit)).replace_schema_metadata({**(whole.schema.metadata or {}), **_erased_as(erased)})
+                    write_beside(path, partial(_write, left))
+                    gone += int(hit.sum())
+        return gone
 
     def read(self, after: Position | None = None, upto: Position | None = None, columns: list[str] | None = None) -> pa.Table:
         """Return the events that belong to `upto` (default: all) but not to `after` (default: nothing), in log order."""
@@ -145,6 +177,11 @@ class Log:
         again = identities(table).to_pandas().duplicated().to_numpy()
         return table.filter(pa.array(~again & ~self.holds(table)))
 
+    def _sweep(self) -> None:
+        """Remove what writers left that were killed: segments that a larger one stands for, and halves."""
+        for path in {*self.folder.glob("[0-9]*-[0-9]*.parquet")} - {*self.segments()} | {*self.folder.glob(".*.tmp")}:
+            path.unlink()
+
     def _commit(self, part: pa.Table) -> None:
         first = len(self)
         path = self.folder / f"{first:012d}-{first + len(part):012d}.parquet"
@@ -164,12 +201,7 @@ class Log:
             path = self.folder / f"{segment.first:012d}-{segment.behind:012d}.parquet"
             if not path.exists():
                 shared.fetch("log", segment, path)
-        self._drop_the_small()
-
-    def _drop_the_small(self) -> None:
-        """Remove segments that a larger one stands for, whose writer was killed before it could, or is another machine."""
-        for path in set(self.folder.glob("[0-9]*-[0-9]*.parquet")) - set(self.segments()):
-            path.unlink()
+        self._sweep()
 
     def _scan(self, after: Position, upto: Position, names: list[str]) -> Iterator[tuple[pa.Table, int]]:
         for path in self.segments():
@@ -185,6 +217,27 @@ def _write(table: pa.Table, path: Path) -> None:
 
 def _notes(schema: pa.Schema) -> dict[bytes, bytes]:
     return {name: told for name, told in (schema.metadata or {}).items() if name.startswith(b"note.")}
+
+
+def _offsets(table: pa.Table, first: int) -> np.ndarray:
+    """Return the offset of each event of a segment, (N,)."""
+    erased = _erased(table.schema)
+    every = np.arange(first, first + len(table) + len(erased))
+    return every if not len(erased) else np.setdiff1d(every, erased, assume_unique=True)
+
+
+def _erased(schema: pa.Schema) -> np.ndarray:
+    """Return the offsets that a segment has no events of any more, ascending."""
+    stretches = json.loads((schema.metadata or {}).get(ERASED, b"[]"))
+    return np.concatenate([np.zeros(0, np.int64), *(np.arange(first, behind) for first, behind in stretches)])
+
+
+def _erased_as(offsets: np.ndarray) -> dict[bytes, bytes]:
+    """Write offsets, ascending, into metadata; nothing where there are none."""
+    if not len(offsets):
+        return {}
+    parts = np.split(offsets, np.flatnonzero(np.diff(offsets) > 1) + 1)
+    return {ERASED: json.dumps([[int(part[0]), int(part[-1]) + 1] for part in parts]).encode()}
 
 
 def _run(segments: list[Path]) -> list[Path]:
@@ -228,7 +281,7 @@ def _bounds(path: Path) -> tuple[int, int]:
 
 
 def _part(table: pa.Table, first: int, after: Position, upto: Position) -> pa.Table:
-    offset = first + np.arange(len(table))
+    offset = _offsets(table, first)
     time = table["timestamp"].cast(pa.int64()).to_numpy()
 
     def belongs(position: Position) -> np.ndarray:

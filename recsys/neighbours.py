@@ -4,7 +4,7 @@ The family of V-SKNN (Ludewig and Jannach, 2018) and STAN (Garg et al., 2019).
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -102,6 +102,14 @@ class Neighbours:
         take = ranges(begin[order], end[order])
         start = np.concatenate([[0], np.cumsum((end - begin)[order])])
         self._hold(*_newest(owner[order], start, item[take], time[take], self.capacity))
+
+    def without(self, whose: np.ndarray) -> "Neighbours":
+        """Return a memory that never knew some people: whose (P,) as Sessions.whose has them."""
+        kept = ~np.isin(self.owner, whose)
+        take = ranges(self.start[:-1][kept], self.start[1:][kept])
+        left = replace(self)
+        left._hold(self.owner[kept], np.concatenate([[0], np.cumsum(np.diff(self.start)[kept])]), self.item[take], self.time[take])
+        return left
 
     def scores(self, histories: Histories, now: np.ndarray, n_items: int) -> np.ndarray:
         """Return how much the neighbours speak for every item: now (B,) ms -> (B, n_items) float32, 0 where nobody does."""

@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from recsys.errors import ReleaseDamaged, ReleaseNotFound, Superseded
-from recsys.files import locked, sha256, sync, write_atomically
+from recsys.files import exchange, locked, sha256, sync, write_atomically
 from recsys.log import Position
 from recsys.shared import Shared, State
 
 MANIFEST = "manifest.json"
-FORMAT = 6
+FORMAT = 7
 """Of the files of a release; counted up when an older one can no longer be read."""
 
 
@@ -131,10 +131,11 @@ class Registry:
             os.close(lock)
             shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self, draft: Path, id: str, parent: str | None, about: dict[str, Any]) -> Release:
+    def publish(self, draft: Path, id: str, parent: str | None, about: dict[str, Any], still: Callable[[], bool] = lambda: True) -> Release:
         """Hash and fsync a draft, claim `id` for it and make it live.
 
-        Raises Superseded when `id` is taken, or when the live release is no longer `parent`.
+        Raises Superseded when `id` is taken, when the live release is no longer `parent`, or where `still`, asked last of all, says no:
+        what the draft was made from has changed.
         """
         files = {str(path.relative_to(draft)): sha256(path) for path in sorted(draft.rglob("*")) if path.is_file()}
         content = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
@@ -149,6 +150,8 @@ class Registry:
         with locked(self.folder):
             if self.current() != parent:
                 raise _moved(self.current(), parent)
+            if not still():
+                raise Superseded("somebody asked to be forgotten while this release was built; run the update again")
             if self.shared:
                 self.shared.commit(partial(_claimed, id, parent, sha256(draft / MANIFEST)))
             try:
@@ -160,6 +163,37 @@ class Registry:
             sync(self.folder)
             write_atomically(self.pointer, id + "\n")
         return self.open(id)
+
+    def rewrite(self, id: str, change: Callable[[Path], object]) -> bool:
+        """Let `change` replace files of a release, under the same id; say whether it did. Needed to forget a person, and for nothing else.
+
+        It is given a copy, made of links: a file is replaced, never written into. The copy takes the release's place in one step where the
+        system can exchange two folders (Linux), else in two, between which the id is not there. A server that has the release open reads
+        on from what it has, and loads the new one within a second.
+        """
+        with self.draft() as draft, locked(self.folder):
+            release = self.open(id).verify()
+            names = list(release.manifest["files"])
+            for name in names:
+                (draft / name).parent.mkdir(parents=True, exist_ok=True)
+                os.link(release.file(name), draft / name)
+            change(draft)
+            new = [name for name in names if not os.path.samefile(draft / name, release.file(name))]
+            if not new:
+                return False
+            files = {**release.manifest["files"], **{name: sha256(draft / name) for name in new}}
+            content = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+            (draft / MANIFEST).write_text(_written(sealed({**release.manifest, "content": content, "files": files})))
+            for path in (*draft.rglob("*"), draft):
+                sync(path)
+            exchange(draft, release.folder)
+            sync(self.folder)
+            return True
+
+    def sweep(self) -> None:
+        """Remove what was left by processes that were killed."""
+        with locked(self.folder):
+            self._sweep()
 
     def point_to(self, id: str) -> None:
         """Make `id` the live release. Rolling back is pointing to an older one."""
@@ -226,7 +260,12 @@ class Registry:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Remove drafts whose process is gone."""
+        """Remove drafts whose process is gone, and end what it was about with a release (see recsys.files.exchange)."""
+        for old in self.folder.glob("[0-9]*.old"):
+            if old.with_suffix("").exists():
+                shutil.rmtree(old)
+            else:
+                os.rename(old, old.with_suffix(""))
         for folder in self.folder.glob(".draft-*"):
             try:
                 lock = os.open(folder, os.O_RDONLY)

@@ -1,5 +1,6 @@
 """Events -> sessions and histories: one rule for training, serving and evaluation. No torch here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,12 +47,17 @@ class Sessions:
     @property
     def whose(self) -> np.ndarray:
         """A number for the name of each event's owner, the same in every log, (N,) uint64."""
-        return pd.util.hash_array(np.array(self.owners, dtype=object))[self.owner]
+        return owner_numbers(self.owners)[self.owner]
 
     @property
     def owner(self) -> np.ndarray:
         """Which owner each event belongs to, (N,) int64."""
         return np.repeat(np.arange(len(self.owners)), np.diff(self.start))
+
+
+def owner_numbers(names: Sequence[str]) -> np.ndarray:
+    """Return a number for each name, the same in every log, (N,) uint64."""
+    return pd.util.hash_array(np.array([*names], dtype=object)) if len(names) else np.zeros(0, np.uint64)
 
 
 def sessionise(table: pa.Table, vocab: Vocabulary, gap: float = SESSION_GAP, undo: bool = True) -> Sessions:

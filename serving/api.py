@@ -18,7 +18,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recsys.catalogue import WITHDRAWN
-from recsys.errors import BadInput, nearest
+from recsys.errors import BadInput, RecsysError, nearest
 from recsys.events import positive
 from recsys.home import Home
 from recsys.settings import Settings
@@ -41,6 +41,7 @@ from serving.answers import (
 )
 from serving.embedded import redis_address
 from serving.engine import Engine
+from serving.forget import Forgetting
 from serving.guard import REFUSALS, Guard
 from serving.history import History
 from serving.keys import Keys
@@ -131,10 +132,23 @@ async def sign_in(request: Request, user_id: Annotated[UserId, Path()], body: Si
 
 @v1.delete("/users/{user_id:id}", response_model=Deleted, tags=["people"])
 async def delete_user(
-    request: Request, user_id: Annotated[Id, Path(description='a user, or "session:ID" for somebody who is not signed in')]
+    request: Request,
+    user_id: Annotated[Id, Path(description='a user, or "session:ID" for somebody who is not signed in')],
+    erase: Annotated[bool, Query(description="forget the person: erase streams, log and what releases remember too")] = False,
 ) -> Response:
-    """Delete a profile. What happened up to now does not come back into it; the event log is not touched."""
-    return Reply({"deleted": await written(request.app.state.profiles.remove(user_id)), "request_id": request_id(request)})
+    """Delete a profile. What happened up to now does not come back into it; the event log is not touched.
+
+    With erase=true everything goes that is kept of the person, which takes seconds, more with a large log; the answer holds a receipt. One
+    that was interrupted is completed by being sent again.
+    """
+    deleted = await written(request.app.state.profiles.remove(user_id))
+    if not erase:
+        return Reply({"deleted": deleted, "request_id": request_id(request)})
+    try:
+        receipt = await request.app.state.forget(user_id)
+    except RecsysError as error:
+        raise not_now(str(error)) from None
+    return Reply({"deleted": deleted or any(receipt["erased"].values()), "receipt": receipt, "request_id": request_id(request)})
 
 
 @v1.get("/recommend/{user_id:id}", response_model=Answer, tags=["recommend"])
@@ -300,6 +314,7 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
                 wire, serving.tenant, serving.profile_events, serving.profile_days, positive(settings.data.positive)
             )
             app.state.together = Together(engine)
+            app.state.forget = Forgetting(home, settings, url)
             await asyncio.to_thread(engine.refresh)
             tasks = [asyncio.create_task(engine.watch())]
             if home.shared:

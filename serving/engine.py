@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from recsys.catalogue import SCHEMA as CATALOGUE
 from recsys.catalogue import Catalogue
 from recsys.errors import RecsysError
-from recsys.registry import Registry
+from recsys.registry import MANIFEST, Registry
 from recsys.shared import Shared
 from serving.snapshot import Snapshot
 
@@ -38,7 +38,8 @@ class Engine:
         self._cool: Snapshot | None = None
         self._liked: Mapping[str, float] = {}
         self._stock: tuple[str, list[Path]] | None = None
-        self._refused: tuple[str, int] | None = None
+        self._loaded: tuple[str, int, int] | None = None
+        self._refused: tuple[str, int, int, int] | None = None
         self._one_at_a_time = threading.Lock()
 
     @property
@@ -88,17 +89,25 @@ class Engine:
             id, pointed = self.registry.current(), self.registry.pointer.stat().st_mtime_ns
         except FileNotFoundError:
             return self._plain
-        if id is None or (self._plain is not None and id == self._plain.id) or self._refused == (id, pointed):
+        if id is None or (made := self._made(id)) == self._loaded or (*made, pointed) == self._refused:
             return self._plain
         try:
             self._plain = Snapshot.load(self.registry.open(id))
         except RecsysError as error:
-            self._refused = (id, pointed)
+            self._refused = (*made, pointed)
             serving = f"release {self._plain.id} keeps serving" if self._plain else f"no release is serving ({WAY_OUT})"
             _log.error("refused release %s, %s: %s", id, serving, error)
             return self._plain
-        self._refused = None
+        self._loaded, self._refused = made, None
         return self._plain
+
+    def _made(self, id: str) -> tuple[str, int, int]:
+        """Tell a release from the same one without somebody who was forgotten (Registry.rewrite)."""
+        try:
+            about = (self.registry.folder / id / MANIFEST).stat()
+        except OSError:
+            return id, 0, 0
+        return id, about.st_ino, about.st_mtime_ns
 
     def _stocked(self, plain: Snapshot, stock: tuple[str, list[Path]]) -> Snapshot:
         """Return a release with what the catalogue says; one that cannot be read says nothing, and that is logged."""

@@ -230,9 +230,10 @@ class Moved(BaseModel):
 
 
 class Deleted(BaseModel):
-    """What became of a profile."""
+    """What became of a profile or, with erase, of all that is kept of a person."""
 
     deleted: bool = Field(description="false where there was none")
+    receipt: dict[str, Any] | None = Field(None, description="only with erase: what was erased where, by the hash of the name")
     request_id: str
 
 

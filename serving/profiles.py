@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from recsys import events
 from recsys.errors import RecsysError
 from recsys.events import CountsAs
+from recsys.forgotten import hashed
 from serving.history import Event, History
 from serving.wire import Wire, Word
 
@@ -43,12 +44,17 @@ local profile_events, profile_seconds = tonumber(ARGV[6]), ARGV[7]
 local retry_events, retry_seconds, stream_events = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local liked, liked_seconds, liker, taken_back = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 if redis.call('ZSCORE', seen, id) then return 0 end
+local mark, upto = redis.call('GET', gone), -1
+if mark then
+  upto = tonumber(string.match(mark, '%d+'))
+  if string.sub(mark, -1) == '!' and tonumber(time) <= upto then return 0 end
+end
 if redis.call('XLEN', stream) >= stream_events then return redis.error_reply('FULL ' .. stream) end
 redis.call('ZADD', seen, now, id)
 redis.call('ZREMRANGEBYSCORE', seen, '-inf', now - retry_seconds * 1000)
 redis.call('ZREMRANGEBYRANK', seen, 0, -retry_events - 1)
 redis.call('EXPIRE', seen, retry_seconds)
-if member ~= '' and tonumber(time) > tonumber(redis.call('GET', gone) or '-1') then
+if member ~= '' and tonumber(time) > upto then
   redis.call('ZADD', profile, time, member)
   redis.call('ZREMRANGEBYRANK', profile, 0, -profile_events - 1)
   redis.call('EXPIRE', profile, profile_seconds)
@@ -66,7 +72,7 @@ return 1
 
 
 SIGN_IN = """
-local profile, gone = KEYS[1], tonumber(redis.call('GET', KEYS[2]) or '-1')
+local profile, gone = KEYS[1], tonumber(string.match(redis.call('GET', KEYS[2]) or '-1', '-?%d+'))
 for n = 3, #ARGV, 2 do
   if tonumber(ARGV[n]) > gone then redis.call('ZADD', profile, ARGV[n], ARGV[n + 1]) end
 end
@@ -206,10 +212,14 @@ class Profiles:
 
 
 def profile_keys(tenant: str, owner: str) -> tuple[str, str, str, str]:
-    """Return the keys of a person's profile, of the event ids merged into it, of their partition's stream, and of when it was deleted."""
+    """Return the keys of a person's profile, of the event ids merged into it, of their partition's stream, and of when it was deleted.
+
+    The last stays when the others go, so it does not tell the name. It holds a time, ms, up to which nothing comes into the profile; with
+    "!" behind it nothing comes into the stream either: they were forgotten.
+    """
     partition = partition_of(owner)
     tag = f"{{{tenant}:{partition}}}"
-    return f"{tag}:profile{FORM}:{owner}", f"{tag}:seen:{owner}", stream_key(tenant, partition), f"{tag}:gone:{owner}"
+    return f"{tag}:profile{FORM}:{owner}", f"{tag}:seen:{owner}", stream_key(tenant, partition), f"{tag}:gone:{hashed(owner)}"
 
 
 def partition_of(owner: str) -> int:
@@ -220,6 +230,11 @@ def partition_of(owner: str) -> int:
 def lately_key(tenant: str, partition: int, hour: int) -> str:
     """Return the key of how often each item was liked by the people of a partition in one hour since 1970."""
     return f"{{{tenant}:{partition}}}:lately:{hour}"
+
+
+def likers_keys(tenant: str, partition: int) -> str:
+    """Return the pattern of the keys that tell who liked which item in which hour, "ITEM\\0OWNER", in one partition."""
+    return f"{{{tenant}:{partition}}}:lately:*:likers"
 
 
 def stream_key(tenant: str, partition: int) -> str:

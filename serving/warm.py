@@ -39,8 +39,8 @@ def warm(url: str, home: Home, settings: Settings, step: Step = silent) -> int:
     """
     serving, log, loaded = settings.serving, Log(home.log), 0
     with redis.Redis.from_url(url, socket_timeout=10.0, socket_connect_timeout=0.5, retry=Retry(NoBackoff(), 1)) as client:
-        key, end = f"{{{serving.tenant}}}:warm", len(log)
-        first = begin = _warmed(client.get(key), log, serving)
+        end = len(log)
+        first = begin = warmed(client, log, serving)
         while first < end:
             behind = min(first + SEGMENT_ROWS, end)
             table = _lately(log.read(Position(first), Position(behind), COLUMNS), serving.profile_events)
@@ -49,7 +49,7 @@ def warm(url: str, home: Home, settings: Settings, step: Step = silent) -> int:
                 loaded += _load(client, people, serving)
                 done += sum(map(len, people.values()))
                 step("filling profiles from the log", first - begin + (behind - first) * done // len(table), end - begin)
-            client.set(key, _mark(log, behind, serving))
+            remember(client, log, behind, serving)
             first = behind
     return loaded
 
@@ -60,10 +60,20 @@ def _mark(log: Log, offset: int, serving: Serving) -> bytes:
     return orjson.dumps({"log": str(log.folder), "offset": offset, "last": last, "events": serving.profile_events, "form": FORM})
 
 
-def _warmed(mark: bytes | None, log: Log, serving: Serving) -> int:
-    """Return up to which offset this log was read: 0 where the mark is of another log, or of other settings."""
+def warmed(client: redis.Redis, log: Log, serving: Serving) -> int:
+    """Return up to which offset this log was read: 0 where what Redis remembers is of another log, or of other settings."""
+    mark = cast(bytes | None, client.get(_key(serving)))
     offset = orjson.loads(mark)["offset"] if mark else 0
     return offset if mark == _mark(log, offset, serving) else 0
+
+
+def remember(client: redis.Redis, log: Log, offset: int, serving: Serving) -> None:
+    """Remember that this log was read up to an offset."""
+    client.set(_key(serving), _mark(log, offset, serving))
+
+
+def _key(serving: Serving) -> str:
+    return f"{{{serving.tenant}}}:warm"
 
 
 def _lately(table: pa.Table, limit: int) -> pa.Table:
@@ -99,7 +109,7 @@ def _load(client: redis.Redis, people: People, serving: Serving) -> int:
             pipeline.get(gone)
         known = iter(pipeline.execute())
         for (profile, *_), events in zip(keys, people.values(), strict=True):
-            held, deleted = zip(events, *islice(known, 2), strict=True), int(next(known) or -1)
+            held, deleted = zip(events, *islice(known, 2), strict=True), int((next(known) or b"-1").rstrip(b"!"))
             new = {
                 member(event): event.timestamp
                 for event, here, merged in held

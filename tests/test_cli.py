@@ -116,7 +116,7 @@ def test_every_command_teaches_and_takes_json() -> None:
         assert len(found[name].callback.__doc__ or "") > 40, name
     options = [(name, option) for name in found for option in _options(name) if not option.help]
     assert options == []
-    assert len(found) == 24
+    assert len(found) == 25
 
 
 def _options(name: str) -> list[Any]:

@@ -291,3 +291,50 @@ def test_what_was_read_wholly_is_not_read_again(log: Log, monkeypatch: pytest.Mo
     assert [name[:12] for name in opened] == ["000000000002", "000000000004"]
     assert ids(log.read(Position(4, 2000))) == ["b", "c", "d", "e"]
     assert len(opened) == 5
+
+
+def numbered(first: int, last: int) -> pa.Table:
+    """Events e0, e1, ... of people u0, u1, ..."""
+    table = events(*((f"e{n}", n) for n in range(first, last)))
+    return table.set_column(1, SCHEMA.field("user_id"), pa.array([f"u{n}" for n in range(first, last)]))
+
+
+def erase_every(n: int, log: Log) -> int:
+    """Erase the events of every n-th person."""
+    return log.erase(lambda events: np.array([int(user[1:]) % n == 0 for user in events["user_id"].to_pylist()]))
+
+
+def test_without_the_erased_every_other_event_keeps_its_offset(tmp_path):
+    """Against the same log with nothing erased: what any position gives is the same, less what went."""
+    whole, log = Log(tmp_path / "whole"), Log(tmp_path / "log")
+    for first in range(0, 120, 12):
+        for one in (whole, log):
+            one.append(numbered(first, first + 12))
+    assert erase_every(5, log) == 24
+    assert erase_every(5, log) == 0
+    assert erase_every(3, log) == 32
+
+    def check() -> None:
+        assert len(log) == len(whole)
+        for first, behind in ((0, 120), (0, 61), (7, 8), (59, 60), (60, 61), (95, 120)):
+            left = [id for id in ids(whole.read(Position(first), Position(behind))) if int(id[1:]) % 3 and int(id[1:]) % 5]
+            assert ids(log.read(Position(first), Position(behind))) == left
+
+    check()
+    assert log.compact() > 0
+    check()
+    assert erase_every(7, log) == len({n for n in range(0, 120, 7) if n % 3 and n % 5})
+    for one in (whole, log):
+        one.append(numbered(120, 126))
+    assert ids(log.read(Position(120))) == [f"e{n}" for n in range(120, 126)]
+
+
+def test_of_what_was_erased_no_file_is_left_not_even_of_writers_that_were_killed(tmp_path):
+    log = Log(tmp_path)
+    log.append(numbered(0, 8))
+    log.append(numbered(8, 16))
+    (tmp_path / ".000000000000-000000000008.parquet.12345678.tmp").write_bytes(b"half")
+    pq.write_table(log.read(), tmp_path / "000000000000-000000000016.parquet")  # put together, and killed before the parts went
+    erase_every(2, log)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".parquet", ".tmp")] == ["000000000000-000000000016.parquet"]
+    assert ids(log.read()) == [f"e{n}" for n in range(1, 16, 2)]

@@ -1,6 +1,7 @@
 """A release is whole or not there; CURRENT names one that is; of two jobs that started from one parent, one publishes."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from recsys import files
 from recsys import registry as rooms
 from recsys.errors import ReleaseDamaged, ReleaseNotFound, Superseded
+from recsys.files import write_atomically
 from recsys.log import Position
 from recsys.registry import Registry, Release
 
@@ -332,3 +335,53 @@ def test_nothing_is_collected_where_there_is_nothing_or_nobody_knows_what_is_liv
     with pytest.raises(ReleaseNotFound, match="no release 'garbage'"):
         registry.collect(keep=1)
     assert len(registry.ids()) == 2
+
+
+@pytest.mark.parametrize("system", ["exchanges folders", "does not"])
+def test_a_release_written_anew_has_its_old_name_and_only_the_new_files(
+    registry: Registry, system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if system == "does not":
+        monkeypatch.setattr(files, "_EXCHANGE", 1 << 20)  # a flag that the kernel refuses
+    publish(registry), publish(registry)
+    before = registry.open("000002")
+    assert not registry.rewrite("000002", lambda folder: None)
+    assert registry.open("000002").manifest == before.manifest
+    assert registry.rewrite("000002", lambda folder: write_atomically(folder / "strategy" / "state", "less"))
+    after = registry.open("000002").verify()
+    assert ((after.folder / "strategy" / "state").read_text(), (after.folder / "towers").read_text()) == ("less", "towers")
+    changed = {name for name in after.manifest if after.manifest[name] != before.manifest[name]}
+    assert changed == {"content", "files", "sha256"}
+    assert registry.ids() == ["000001", "000002"]
+    assert registry.current() == "000002"
+    assert sorted(path.name for path in registry.folder.iterdir()) == [".lock", "000001", "000002", "CURRENT"]
+
+
+@pytest.mark.parametrize("renamed", [1, 2, 3])
+def test_where_folders_cannot_be_exchanged_a_kill_in_between_loses_no_release(
+    registry: Registry, renamed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_EXCHANGE", 1 << 20)
+    publish(registry)
+    process = multiprocessing.get_context("fork").Process(target=_rewrite_and_die, args=(registry, renamed))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    registry.sweep()
+    assert registry.open("000001").verify()
+    assert registry.rewrite("000001", lambda folder: write_atomically(folder / "towers", "others"))
+    assert registry.open("000001").verify().file("towers").read_text() == "others"
+    assert sorted(path.name for path in registry.folder.iterdir()) == [".lock", "000001", "CURRENT"]
+
+
+def _rewrite_and_die(registry: Registry, renamed: int) -> None:
+    honest, count = os.rename, [0]
+
+    def deadly(*names: object) -> None:
+        honest(*names)  # type: ignore[arg-type]
+        count[0] += 1
+        if count[0] == renamed:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.rename = deadly  # type: ignore[assignment]
+    registry.rewrite("000001", lambda folder: write_atomically(folder / "towers", "less"))

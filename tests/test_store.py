@@ -39,6 +39,7 @@ from serving import archive as archiver
 from serving.api import _restock
 from serving.archive import archive
 from serving.engine import Engine
+from serving.forget import forget
 from serving.profiles import stream_key
 
 ITEMS = ["alien", "brazil", "casablanca", "dune"]
@@ -463,6 +464,19 @@ def test_a_home_that_shares_a_store_does_not_go_its_own_way_unasked(a: Home, set
     other = load_settings(overrides={"store.url": "s3://bucket/other", "store.endpoint": settings.store.endpoint}, environ={})
     with pytest.raises(BadInput, match=r"shares the store s3://bucket/.*, and store.url says s3://bucket/other"):
         open_home(a.path, other)
+
+
+def test_nobody_is_forgotten_by_half_where_other_machines_have_copies(a: Home, settings: Settings, tmp_path: Path) -> None:
+    log(a).append(events(1, 2))
+    with pytest.raises(BadInput, match=r"shares a store, from which nobody can be forgotten yet. Leave store.url empty and remove"):
+        forget(a, settings, "ann", lambda *_: True)
+    assert (ids(a), a.forgotten.exists()) == (["e1", "e2"], False)
+    shutil.rmtree(a.store)  # the way out that the error names
+    forget(open_home(a.path, Settings()), Settings(), "ann", lambda *_: True)
+    anew = load_settings(overrides={"store.url": f"{settings.store.url}-anew", "store.endpoint": settings.store.endpoint}, environ={})
+    log(open_home(a.path, anew)).append(events(3))
+    pull(new := open_home(tmp_path / "new", anew))
+    assert (ids(new), len(log(new))) == ([], 2)
 
 
 def test_a_backup_of_such_a_home_starts_another_store(a: Home, settings: Settings, tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ from training import export
 from training.memory import Memory
 from training.prototypes import Prototypes, askers
 
+STATE, MEMORY = "strategy/state.safetensors", "memory:"
+"""Where a release keeps what its strategy remembers, and how the names of the replay memory's parts begin there."""
+
 Vectors = tuple[np.ndarray, np.ndarray]
 """What histories are read from and where items are found, (n + 1, d) each."""
 
@@ -157,7 +160,7 @@ class Candidate:
         self.again.write(folder)
         export.user_tower(self.towers.users, folder / export.FILE, self.parent.file(export.FILE) if self.parent else None)
         (folder / "strategy").mkdir()
-        save_file({**self.strategy_state, **_memory_tensors(self.memory)}, folder / "strategy" / "state.safetensors")
+        save_file({**self.strategy_state, **memory_tensors(self.memory)}, folder / STATE)
         (folder / "config.toml").write_text(as_toml(self.settings))
         learned = {"items": len(self.vocab) - 1, "memory": len(self.memory), "index recall@100": round(index.recall, 4)}
         return {
@@ -188,10 +191,11 @@ class Candidate:
         tower_features: list[list[int]] = [[], *items["features"].to_pylist()]
         towers = Towers(own.model, tower_features, own.data.history)
         towers.load_state_dict(load_file(release.file("towers.safetensors")))
-        state = load_file(release.file("strategy") / "state.safetensors")
+        state = load_file(release.file(STATE))
         neighbours = Neighbours.read(release.folder)
         neighbours.capacity = settings.neighbours.capacity  # holds from the next addition on
-        memory = _memory_from({name: state.pop(name) for name in list(state) if name.startswith("memory:")}, settings)
+        memory = replace(memory_from(state), size=settings.update.memory)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(MEMORY)}
         return cls(
             settings=settings,
             towers=towers.eval(),
@@ -259,15 +263,17 @@ def _counts(items: pa.Table, settings: Settings, now: int) -> ItemCounts:
     return ItemCounts(settings.training.count_half_life * 86_400_000, now, count, column("first_seen"), column("last_seen"))
 
 
-def _memory_tensors(memory: Memory) -> dict[str, Tensor]:
+def memory_tensors(memory: Memory) -> dict[str, Tensor]:
+    """Return what is written of a memory, by name."""
     arrays = {
         **{name: getattr(memory.examples, name) for name in (f.name for f in fields(Examples))},
         "keys": memory.keys,
     }
-    return {f"memory:{name}": torch.from_numpy(array) for name, array in arrays.items()}
+    return {f"{MEMORY}{name}": torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _memory_from(tensors: dict[str, Tensor], settings: Settings) -> Memory:
-    arrays = {name.removeprefix("memory:"): tensor.numpy() for name, tensor in tensors.items()}
+def memory_from(state: dict[str, Tensor]) -> Memory:
+    """Return the memory in what a release remembers, as large as it is."""
+    arrays = {name.removeprefix(MEMORY): tensor.numpy() for name, tensor in state.items() if name.startswith(MEMORY)}
     keys = arrays.pop("keys")
-    return Memory(settings.update.memory, Examples(**arrays), keys)
+    return Memory(len(keys), Examples(**arrays), keys)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from recsys.catalogue import Catalogue as Items
 from recsys.errors import BadInput, Refused, ReleaseDamaged, ReleaseNotFound, Superseded
 from recsys.events import HISTORY, milliseconds
+from recsys.forgotten import Forgotten
 from recsys.home import Home
 from recsys.journal import Journal
 from recsys.log import Log, Position
@@ -51,7 +52,7 @@ def fit_and_publish(home: Home, settings: Settings, until: int | None = None, st
     """Train from scratch on the whole log (events before `until`, ms) and make the result live."""
     began = time.monotonic()
     parse(settings.update.strategy)
-    registry, log = Registry(home.releases, home.shared), Log(home.log)
+    registry, log, still = Registry(home.releases, home.shared), Log(home.log), _nobody_is_forgotten(home)
     parent, position = registry.current(), Position(len(log), until)
     events = log.read(upto=position)
     if not len(events):
@@ -64,7 +65,7 @@ def fit_and_publish(home: Home, settings: Settings, until: int | None = None, st
     told: dict[str, Any] = {"why": "first fit" if parent is None else "full retrain"}
     with suppress(ReleaseDamaged, ReleaseNotFound):  # a fit is the way out of that
         told |= _foretold(registry.open())
-    return _publish(candidate, registry, parent, told, began, step)
+    return _publish(candidate, registry, parent, told, began, still, step)
 
 
 def update_and_publish(home: Home, settings: Settings, until: int | None = None, step: Step = silent) -> Release | None:
@@ -74,7 +75,7 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
     """
     began = time.monotonic()
     parse(settings.update.strategy)
-    registry, log = Registry(home.releases, home.shared), Log(home.log)
+    registry, log, still = Registry(home.releases, home.shared), Log(home.log), _nobody_is_forgotten(home)
     live = registry.open()
     position = _forward(live, Position(len(log), until))
     new = log.read(live.position, position)
@@ -83,7 +84,7 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
     parent = Candidate.load(live, settings)
     with _threads(settings):
         candidate = update(parent, new, context(log, live.position, new), parent.settings, Items(home.items).items(), step)
-    return _publish(candidate.at(position, live), registry, live.id, {"why": "new events", **_foretold(live)}, began, step)
+    return _publish(candidate.at(position, live), registry, live.id, {"why": "new events", **_foretold(live)}, began, still, step)
 
 
 def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step: Step = silent) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
     """
     began = time.monotonic()
     parse(settings.update.strategy)
-    registry, log, journal = Registry(home.releases, home.shared), Log(home.log), Journal(home.job)
+    registry, log, journal, still = Registry(home.releases, home.shared), Log(home.log), Journal(home.job), _nobody_is_forgotten(home)
     live, end = registry.open(), Position(len(log))
     new = log.read(live.position, end)
     # what the last update held back waits for company; anything else that is not learned counts
@@ -127,7 +128,7 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
         if verdict.reasons:
             raise Refused("; ".join(verdict.reasons))
         told = {"why": ", ".join(why), "triggers": why, "gate": about["gate"], "held back": len(held_back), **_foretold(live, verdict)}
-        release = _publish(candidate, registry, live.id, told, began, step)
+        release = _publish(candidate, registry, live.id, told, began, still, step)
     except Refused as refused:
         return journal.add("refused", **about, reason=str(refused), seconds=round(time.monotonic() - began, 1))
     except Superseded as superseded:
@@ -197,8 +198,25 @@ def _forward(live: Release, wanted: Position) -> Position:
     return wanted
 
 
-def _publish(candidate: Candidate, registry: Registry, parent: str | None, told: dict[str, Any], began: float, step: Step) -> Release:
-    """Write a candidate and make it live; raise Refused where it could not be served. told: what its manifest says beside."""
+def _nobody_is_forgotten(home: Home) -> Callable[[], bool]:
+    """Return what says later whether it is still so that nobody has asked to be forgotten since now: who did may be in what was read."""
+    asked = [(receipt["who"], receipt["at"]) for receipt in Forgotten(home.forgotten).all()]
+    return lambda: asked == [(receipt["who"], receipt["at"]) for receipt in Forgotten(home.forgotten).all()]
+
+
+def _publish(
+    candidate: Candidate,
+    registry: Registry,
+    parent: str | None,
+    told: dict[str, Any],
+    began: float,
+    still: Callable[[], bool],
+    step: Step,
+) -> Release:
+    """Write a candidate and make it live; raise Refused where it could not be served, Superseded where that is too late.
+
+    told: what its manifest says beside; still: see Registry.publish.
+    """
     trained = time.monotonic()
     id = registry.next_id()
     with registry.draft() as draft:
@@ -210,6 +228,6 @@ def _publish(candidate: Candidate, registry: Registry, parent: str | None, told:
         if wrong := faults(candidate, about):
             raise Refused("; ".join(wrong))
         seconds = {"train": round(trained - began, 3), "write": round(time.monotonic() - trained, 3)}
-        release = registry.publish(draft, id, parent, {**about, **told, "seconds": seconds})
+        release = registry.publish(draft, id, parent, {**about, **told, "seconds": seconds}, still)
         step("publishing", 1, 1)
     return release

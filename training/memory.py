@@ -32,6 +32,11 @@ class Memory:
         kept = np.sort(np.argsort(keys, kind="stable")[: self.size])
         return Memory(self.size, self.examples.join(examples).take(kept), keys[kept])
 
+    def without(self, whose: np.ndarray) -> "Memory":
+        """Return the memory without what some people did: whose (P,) as Examples.whose has them."""
+        kept = np.flatnonzero(~np.isin(self.examples.whose, whose))
+        return Memory(self.size, self.examples.take(kept), self.keys[kept])
+
     def sample(self, n: int, rng: np.random.Generator) -> Examples:
         """Return `n` examples drawn with replacement."""
         return self.examples.take(rng.integers(0, len(self), n))

@@ -1,0 +1,90 @@
+"""Who asked to be forgotten: one receipt each, by the hash of their name. It also keeps out what they did before, should it come again."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from recsys.events import milliseconds, owners
+from recsys.files import locked, write_atomically
+
+AHEAD = 5 * 60_000
+"""Milliseconds that the clock of whoever sent an event may have been ahead when it came in."""
+
+
+def hashed(owner: str) -> str:
+    """Return what stands for a user, or for "session:ID", in a receipt: the SHA-256 of the name, in hex."""
+    return hashlib.sha256(owner.encode()).hexdigest()
+
+
+class Forgotten:
+    """The receipts of one home, H/forgotten/HASH.json.
+
+    A receipt is there before anything is erased: from then on nothing comes into the log that the person did up to then, by whatever way
+    (an archiver at work, a client that sends again, a file that is imported once more). `completed` is null until all is erased.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(list(self.folder.glob("*.json")))
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return the receipts, oldest first."""
+        return sorted((json.loads(path.read_text()) for path in self.folder.glob("*.json")), key=lambda receipt: receipt["at"])
+
+    def begin(self, owner: str) -> dict[str, Any]:
+        """Return the receipt of somebody who is to be forgotten: that of an attempt that did not end, or a new one.
+
+        Who came back after they were forgotten, and wants to be forgotten again, gets a new one.
+        """
+        with locked(self.folder):
+            path = self.folder / f"{hashed(owner)}.json"
+            before = json.loads(path.read_text()) if path.exists() else {}
+            if before and before["completed"] is None:
+                return before
+            now = time.time()
+            receipt = {
+                "who": hashed(owner),
+                "asked": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
+                "at": int(now * 1000),
+                "sessions": before.get("sessions", []),
+                "erased": {},
+                "completed": None,
+            }
+            write_atomically(path, json.dumps(receipt, indent=1))
+            return receipt
+
+    def write(self, receipt: dict[str, Any]) -> None:
+        """Write down how far it has come."""
+        with locked(self.folder):
+            write_atomically(self.folder / f"{receipt['who']}.json", json.dumps(receipt, indent=1))
+
+    def hides(self, table: pa.Table) -> np.ndarray:
+        """Say of each event whether it may not come into the log (again), (N,) bool: somebody forgotten did it, before they asked."""
+        receipts = self.all()
+        if not receipts or not len(table):
+            return np.zeros(len(table), bool)
+        until = {name: receipt["at"] for receipt in receipts for name in (receipt["who"], *receipt["sessions"])}
+        return _before(table, until)
+
+
+def did(names: Iterable[str], at: int, table: pa.Table) -> np.ndarray:
+    """Say which events were done by somebody, (N,) bool: names, as `hashed` has them, of a person and the sessions that were theirs.
+
+    at: when they asked to be forgotten, ms; what a clock that is ahead has dated a little later was there already.
+    """
+    return _before(table, dict.fromkeys(names, at + AHEAD))
+
+
+def _before(table: pa.Table, until: dict[str, int]) -> np.ndarray:
+    whose = owners(table).combine_chunks().dictionary_encode()
+    last = np.array([until.get(hashed(name), -1) if name is not None else -1 for name in whose.dictionary.to_pylist()] or [-1])
+    return milliseconds(table) <= last[whose.indices.fill_null(0).to_numpy(zero_copy_only=False)]

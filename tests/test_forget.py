@@ -1,0 +1,279 @@
+"""Forgetting a person: afterwards nothing under the home tells of them, whatever was interrupted, and nobody else lost anything."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import redis
+from safetensors.numpy import load_file
+from worlds import SMALLEST, event_table
+
+from recsys.errors import RecsysError, Superseded
+from recsys.forgotten import Forgotten, hashed
+from recsys.home import Home
+from recsys.intake import import_events
+from recsys.journal import Journal
+from recsys.log import Log, Position
+from recsys.neighbours import Neighbours
+from recsys.registry import Registry
+from recsys.sessions import owner_numbers
+from recsys.settings import Settings, load_settings
+from serving import forget as rooms
+from serving.embedded import EmbeddedRedis
+from serving.forget import forget
+from serving.history import Event
+from serving.profiles import Profiles
+from serving.snapshot import Snapshot
+from serving.wire import Wire
+from training import job
+from training.candidate import STATE, Candidate
+from training.forget import forget as clean
+
+NAME, SESSION = "alice-3f1c", "tv-77ab"
+TRACES = (NAME.encode(), SESSION.encode())
+BEGAN = round(time.time() * 1000) - 86_400_000
+
+
+def rows(first: int, last: int, began: int = BEGAN) -> list[dict[str, object]]:
+    """Events of 20 people and, each seventh, hers: half of them in a session before she signed in, which is told once."""
+    found = []
+    for n in range(first, last):
+        who: dict[str, object] = {"user_id": f"u{n * 3 % 20}"}
+        if n % 7 == 0:
+            who = {"session_id": SESSION} if n % 2 else {"user_id": NAME, "session_id": SESSION if n % 4 == 0 else None}
+        event = {"event_id": f"{who.get('user_id') or SESSION}-{n}", "item_id": f"i{n * n % 15}", "timestamp": began + 1000 * n}
+        found.append({**event, "event_type": "play", **who})
+    return found
+
+
+def others(events: pa.Table) -> list[dict[str, object]]:
+    """Return the events of everybody else, as they are in a log."""
+    return [row for row in events.to_pylist() if row["user_id"] != NAME and row["session_id"] != SESSION]
+
+
+def ids(events: list[dict[str, object]]) -> list[str]:
+    return sorted(str(event["event_id"]) for event in events)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory, exported_once: None) -> Home:
+    """A home with a log and two releases that know her."""
+    home = Home(tmp_path_factory.mktemp("forget") / "a home")
+    home.config.parent.mkdir()
+    home.config.write_text(f"{SMALLEST}\n[serving]\nport = 0\nwatch_seconds = 0.1\n")
+    settings = load_settings(home.config, environ={})
+    for first, last in ((0, 150), (150, 240)):
+        Log(home.log).append(event_table(rows(first, last)))
+        job.update_and_publish(home, settings) if first else job.fit_and_publish(home, settings)
+    return home
+
+
+@pytest.fixture
+def home(fitted: Home, tmp_path: Path) -> Home:
+    subprocess.run(["cp", "-r", str(fitted.path), str(tmp_path / "a home")], check=True)
+    return Home(tmp_path / "a home")
+
+
+@pytest.fixture
+def settings(home: Home) -> Settings:
+    return load_settings(home.config, environ={})
+
+
+def traces(home: Home) -> list[str]:
+    """Return where something tells of her: every byte of every file, Parquet unpacked, and the numbers that stand for her name."""
+    whose = owner_numbers([NAME, f"session:{SESSION}"])
+    found = []
+    for path in (path for path in home.path.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            content += json.dumps(pq.read_table(path).to_pylist(), default=str).encode()
+        if any(trace in content or trace.hex().encode() in content for trace in TRACES):
+            found.append(str(path.relative_to(home.path)))
+    for id in Registry(home.releases).ids():
+        folder = home.releases / id
+        remembered = {"neighbours": Neighbours.read(folder).owner, "memory": load_file(folder / STATE)["memory:whose"]}
+        found += [f"{id} {what}" for what, numbers in remembered.items() if np.isin(numbers, whose).any()]
+    return sorted(found)
+
+
+def take_in(url: str, events: list[dict[str, object]]) -> list[bool]:
+    """Merge events as the API does."""
+    import asyncio
+
+    async def merge() -> list[bool]:
+        wire = Wire(url)
+        try:
+            return await Profiles(wire, "recsys").merge([Event(**event) for event in events])  # type: ignore[arg-type]
+        finally:
+            wire.close()
+
+    return asyncio.run(merge())
+
+
+def test_over_http_everything_goes_that_is_kept_of_a_person_and_nothing_of_anybody_else(home: Home, settings: Settings) -> None:
+    command = [sys.executable, "-m", "recsys.cli", "serve", "--json", "--home", str(home.path)]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RECSYS_")} | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) as server:
+        try:
+            assert server.stdout is not None
+            with httpx.Client(base_url=json.loads(server.stdout.readline())["url"], timeout=60) as client:
+                new = [{**row, "timestamp": row["timestamp"] / 1000} for row in rows(240, 300)]  # type: ignore[operator]
+                assert client.post("/v1/events", json=new).json()["accepted"] == 60
+                assert client.get(f"/v1/recommend/{NAME}?explore=0.5&k=5").status_code == 200  # impressions of her wait in the stream
+                found = traces(home)
+                assert {"000001 memory", "000002 memory", "000001 neighbours", "000002 neighbours"} < set(found)
+                assert any(where.startswith("log/") for where in found)
+                assert any(where.startswith("redis/") for where in found)
+
+                answer = client.delete(f"/v1/users/{NAME}?erase=true")
+                receipt = answer.json()["receipt"]
+                assert (answer.status_code, answer.json()["deleted"], receipt["who"]) == (200, True, hashed(NAME))
+                assert receipt["completed"] is not None
+                assert receipt["erased"]["events in the log"] == len(rows(0, 240)) - len(others(event_table(rows(0, 240))))
+                assert traces(home) == []
+                assert [path.name for path in home.path.rglob(f"*{hashed(NAME)}*")] == [f"{hashed(NAME)}.json"]
+                assert ids(Log(home.log).read().to_pylist()) == ids(others(event_table(rows(0, 300))))
+                assert client.get("/v1/recommend/u1").json()["release"] == "000002"
+
+                assert client.post("/v1/events", json=new).json()["duplicates"] == 60
+                now = {"user_id": NAME, "item_id": "i3", "event_type": "play", "timestamp": time.time() + 0.01}
+                time.sleep(0.02)
+                assert client.post("/v1/events", json=now).json()["accepted"] == 1, "who comes back is a new person"
+                assert client.get("/health/ready").status_code == 200
+        finally:
+            server.terminate()
+            assert server.wait(20) == 0
+
+
+def test_whatever_comes_again_of_somebody_forgotten_stays_out(home: Home, settings: Settings, tmp_path: Path) -> None:
+    forget(home, settings, NAME, clean)
+    pq.write_table(event_table(rows(0, 240)), tmp_path / "again.parquet")
+    report = import_events(home, [tmp_path / "again.parquet"])
+    assert (report.added, report.forgotten) == (0, 240 - len(others(event_table(rows(0, 240)))))
+    with EmbeddedRedis(home.redis) as server:
+        assert take_in(server.url, rows(0, 8)) == [n % 7 != 0 for n in range(8)]
+    assert traces(home) == []
+    assert len(Log(home.log).read()) == len(others(event_table(rows(0, 240))))
+    later = [{**row, "event_id": f"{row['event_id']}-later"} for row in rows(0, 8, BEGAN + 2 * 86_400_000)]
+    assert Log(home.log).append(event_table(later)) == 8, "what she does from now on counts"
+
+
+STEPS = ("the receipt", "the mark", "a key", "archiving", "a segment", "a release's file", "a release's name", "redis rewriting")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_killed_at_any_step_and_run_again_it_is_completed(home: Home, settings: Settings, step: str, before: bool) -> None:
+    with EmbeddedRedis(home.redis) as server:
+        take_in(server.url, rows(240, 300))
+        known = settings.model_copy(update={"serving": settings.serving.model_copy(update={"redis_url": server.url})})
+        context = multiprocessing.get_context("fork")
+        process = context.Process(target=_killed, args=(home, known, step, before))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert Registry(home.releases).open().verify().id == "000002", "whenever it is killed, the live release can be served"
+        assert Snapshot.load(Registry(home.releases).open())
+        Log(home.log).read()
+        receipt = forget(home, known, NAME, clean)
+    assert receipt["completed"]
+    assert traces(home) == []
+    assert ids(Log(home.log).read().to_pylist()) == ids(others(event_table(rows(0, 300))))
+    assert len(list(Registry(home.releases).folder.glob(".draft-*"))) == 0
+
+
+def _killed(home: Home, settings: Settings, step: str, before: bool) -> None:
+    """Forget her, and end by SIGKILL just before or after a step."""
+    from recsys import files, forgotten, log, registry
+
+    room, name, turn = {
+        "the receipt": (forgotten, "write_atomically", 1),
+        "the mark": (redis.Redis, "set", 1),
+        "a key": (redis.Redis, "unlink", 1),
+        "archiving": (rooms, "archive", 1),
+        "a segment": (log, "write_beside", 3),  # the first is that of the archiver, which puts nothing together here
+        "a release's file": (files.os, "replace", 9),
+        "a release's name": (registry, "exchange", 1),
+        "redis rewriting": (redis.Redis, "bgrewriteaof", 1),
+    }[step]
+    honest, calls = getattr(room, name), [0]
+
+    def deadly(*args: object, **named: object) -> object:
+        calls[0] += 1
+        if before and calls[0] == turn:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done = honest(*args, **named)
+        if calls[0] == turn:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    setattr(room, name, deadly)
+    forget(home, settings, NAME, clean)
+
+
+def test_an_update_that_had_read_of_them_does_not_go_live(home: Home, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    Log(home.log).append(event_table(rows(240, 300)))
+    honest = job.update
+
+    def meanwhile(*args: object) -> Candidate:
+        found = honest(*args)  # type: ignore[arg-type]
+        forget(home, settings, NAME, clean)
+        return found
+
+    monkeypatch.setattr(job, "update", meanwhile)
+    with pytest.raises(Superseded, match="asked to be forgotten"):
+        job.update_and_publish(home, settings)
+    assert traces(home) == []
+    monkeypatch.setattr(job, "update", honest)
+    release = job.update_and_publish(home, settings)
+    assert release is not None
+    assert release.position == Position(300)
+    assert traces(home) == []
+
+
+def test_a_stranger_costs_nothing_but_a_receipt(home: Home, settings: Settings) -> None:
+    before = [(release.manifest, Log(home.log).segments()) for release in map(Registry(home.releases).open, ("000001", "000002"))]
+    receipt = forget(home, settings, "nobody", clean)
+    assert set(receipt["erased"].values()) == {0}
+    assert before == [(release.manifest, Log(home.log).segments()) for release in map(Registry(home.releases).open, ("000001", "000002"))]
+    assert traces(home) != []
+
+
+def test_what_cannot_be_read_is_told_and_keeps_it_from_being_complete(home: Home, settings: Settings) -> None:
+    (home.releases / "000001" / "bias.npy").write_bytes(b"x")
+    with pytest.raises(RecsysError, match=r"000001.*bias\.npy.*recsys gc"):
+        forget(home, settings, NAME, clean)
+    assert [receipt["completed"] for receipt in Forgotten(home.forgotten).all()] == [None]
+    assert {where.split()[0] for where in traces(home)} == {"000001"}, "all else is gone"
+    Registry(home.releases).collect(1)
+    subprocess.run(["rm", "-r", str(home.releases / "000001")], check=True)
+    assert forget(home, settings, NAME, clean)["completed"]
+    assert traces(home) == []
+
+
+def test_the_command_reads_a_name_from_stdin_lists_backups_and_says_where_the_receipt_is(home: Home, tmp_path: Path) -> None:
+    def recsys(*words: str, told: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "recsys.cli", *words, "--home", str(home.path)]
+        return subprocess.run(command, input=told, capture_output=True, text=True, env={**os.environ, "COLUMNS": "500"})
+
+    (tmp_path / "copy").mkdir()
+    Journal(home.job).add("backup", folder=str(tmp_path / "copy"))
+    Journal(home.job).add("backup", folder=str(tmp_path / "was removed"))
+    done = recsys("forget", "-", told=f"{NAME}\n")
+    assert done.returncode == 0, done.stderr
+    assert f"the backup {tmp_path / 'copy'}" in done.stdout
+    assert str(home.forgotten / f"{hashed(NAME)}.json") in done.stdout
+    assert "was removed" not in done.stdout
+    assert NAME not in done.stdout
+    assert "nothing was kept of them" in recsys("forget", NAME).stdout
+    assert traces(home) == []
