@@ -12,7 +12,7 @@ help:
 	@echo "make test     every test"
 	@echo "make lint     ruff and mypy"
 	@echo "make bench    speed against floors measured in the same run"
-	@echo "make chaos    Redis killed 200 times under load, 100,000 power losses; 15 minutes (docs/reliability.md)"
+	@echo "make chaos    Redis killed 200 times under load, 100,000 power losses, machines on one store killed; 17 minutes (docs/reliability.md)"
 	@echo "make install  only set up .venv (the others do it by themselves)"
 
 install: $(STAMP)
@@ -41,3 +41,4 @@ bench: install
 chaos: install
 	@POWER_LOSSES=100000 $(BIN)/python -m pytest -q tests/test_power_loss.py
 	@$(BIN)/python tests/chaos.py 200
+	@$(BIN)/python tests/chaos_store.py 120
