@@ -94,18 +94,20 @@ def kill_again_and_again(endpoint: str, place: str, seconds: float) -> int:
         return subprocess.Popen(command), time.monotonic() + random.uniform(3, 10)
 
     machines, kills, over = {name: started(name) for name in range(MACHINES)}, 0, time.monotonic() + seconds
-    while time.monotonic() < over:
-        time.sleep(0.05)
-        for name, (machine, until) in machines.items():
-            assert machine.poll() is None, f"machine {name} ended by itself"
-            if time.monotonic() > until:
-                machine.kill()
-                machine.wait()
-                machines[name] = started(name)
-                kills += 1
-    for machine, _ in machines.values():
-        machine.kill()
-        machine.wait()
+    try:
+        while time.monotonic() < over:
+            time.sleep(0.05)
+            for name, (machine, until) in machines.items():
+                assert machine.poll() is None, f"machine {name} ended by itself"
+                if time.monotonic() > until:
+                    machine.kill()
+                    machine.wait()
+                    machines[name] = started(name)
+                    kills += 1
+    finally:
+        for machine, _ in machines.values():
+            machine.kill()
+            machine.wait()
     return kills
 
 
