@@ -12,8 +12,8 @@ help:
 	@echo "make test     every test"
 	@echo "make lint     ruff and mypy"
 	@echo "make bench    speed against floors measured in the same run"
-	@echo "make chaos    Redis killed 200 times under load, 100,000 power losses, every crash point, 120 faults by strace, which must be there;"
-	@echo "              half an hour (docs/reliability.md)"
+	@echo "make chaos    Redis killed 200 times under load, 100,000 power losses, every crash point, 120 faults by strace, which must be there,"
+	@echo "              machines on one store killed; half an hour (docs/reliability.md)"
 	@echo "make install  only set up .venv (the others do it by themselves)"
 
 install: $(STAMP)
@@ -44,3 +44,4 @@ chaos: install
 	@CRASH_POINTS=all $(BIN)/python -m pytest -q tests/test_crash_points.py
 	@$(BIN)/python tests/injections.py 120
 	@$(BIN)/python tests/chaos.py 200
+	@$(BIN)/python tests/chaos_store.py 120

@@ -1,6 +1,7 @@
 """What is known about the items: append-only Parquet segments; of each column the last word about an item wins."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.files import clear, locked, write_beside
+from recsys.shared import Moved, Shared, State
 
 SCHEMA = pa.schema(
     [
@@ -28,10 +30,10 @@ SEGMENTS = 32
 
 
 class Catalogue:
-    """Titles, genres and whatever else the sources said, one row per item."""
+    """Titles, genres and whatever else the sources said, one row per item. shared: the journal in a store, where there is one."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, shared: Shared | None = None):
+        self.folder, self.shared = folder, shared
 
     def segments(self) -> list[Path]:
         """Return the committed segments, oldest first."""
@@ -41,20 +43,21 @@ class Catalogue:
         """Add what `table` says about its items; return of how many of them anything was new."""
         with locked(self.folder):
             clear(self.folder)
-            news = self.news(table)
-            if len(news):
-                self._write(news)
-            return len(news)
+            return self._written(lambda: self.news(table))
 
     def put(self, table: pa.Table) -> None:
         """Add what `table` says, be it new or not: the cost does not grow with the catalogue, until it is tidied up once in a while."""
         with locked(self.folder):
             clear(self.folder)
-            self._write(table)
-            if len(old := self.segments()) > SEGMENTS:
-                self._write(self.read())  # says the same as all before it: whoever dies here, or reads now, loses nothing
-                for path in old:
-                    path.unlink()
+            self._written(lambda: table)
+            if len(self.segments()) > SEGMENTS:
+                self._written(self.read, instead=True)  # says the same as all before it: whoever dies here, or reads now, loses nothing
+
+    def pull(self) -> None:
+        """Bring down what other machines have added, where a store is shared."""
+        if self.shared:
+            with locked(self.folder):
+                self.shared.whole(partial(self._follow, self.shared))
 
     def news(self, table: pa.Table) -> pa.Table:
         """Return the rows that `add` would write: whole items of which `table` says something that was not known."""
@@ -83,13 +86,35 @@ class Catalogue:
         """Return the catalogue for look-ups: item_id -> its row."""
         return {row["item_id"]: row for row in self.read().to_pylist()}
 
-    def _write(self, table: pa.Table) -> None:
-        """Commit a segment behind all others."""
-        last = self.segments()[-1:]
-        number = int(last[0].stem) + 1 if last else 0
-        write_beside(
-            self.folder / f"{number:06d}.parquet", lambda beside: pq.write_table(table, beside, compression="zstd"), exclusive=True
-        )
+    def _written(self, rows: Callable[[], pa.Table], instead: bool = False) -> int:
+        """Commit a segment behind all others, or instead of them; return how many rows it has. Nothing is written of nothing."""
+        while True:
+            if self.shared:
+                self.shared.whole(partial(self._follow, self.shared))
+            table, old = rows(), self.segments()
+            number = int(old[-1].stem) + 1 if old else 0
+            try:
+                if len(table):
+                    write_beside(self.folder / f"{number:06d}.parquet", partial(self._fill, table, number, instead), exclusive=True)
+            except Moved:
+                continue  # another machine has added something, perhaps this
+            for path in old if instead else ():
+                path.unlink()
+            return len(table)
+
+    def _fill(self, table: pa.Table, number: int, instead: bool, beside: Path) -> None:
+        pq.write_table(table, beside, compression="zstd")
+        if self.shared:
+            self.shared.add("items", number, number + 1, beside, instead)
+
+    def _follow(self, shared: Shared, state: State) -> None:
+        """Have the segments that a state of the journal names, and no others."""
+        wanted = {self.folder / f"{segment.first:06d}.parquet": segment for segment in state.items}
+        for path, segment in wanted.items():
+            if not path.exists():
+                shared.fetch("items", segment, path)
+        for path in set(self.segments()) - set(wanted):
+            path.unlink()
 
 
 def merge(parts: Sequence[pa.Table]) -> pa.Table:

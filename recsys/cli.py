@@ -14,10 +14,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recsys.errors import BadInput, RecsysError
+from recsys.errors import BadInput, RecsysError, ReleaseDamaged
 from recsys.home import Home
 from recsys.progress import Step
 from recsys.settings import Settings, load_settings
+from recsys.store import StoreAway
 
 # Imports of the rooms stand inside the commands: `recsys --help` must not wait for torch.
 
@@ -110,7 +111,8 @@ def data_get(
 
     with bar(json) as step:
         events, items = fetch(name, step=step)
-        reports = [import_items(Home(home), [items], step=step), import_events(Home(home), [events], step=step)]
+        place = _place(home)
+        reports = [import_items(place, [items], step=step), import_events(place, [events], step=step)]
     _show([report.as_dict() for report in reports], json, *reports)
 
 
@@ -128,7 +130,7 @@ def simulate(
     from recsys.simulate import simulate as run
 
     with bar(json) as step:
-        report = run(Home(home), users=users, items=items, days=days, seed=seed, step=step)
+        report = run(_place(home), users=users, items=items, days=days, seed=seed, step=step)
     _show(report.as_dict(), json, report)
 
 
@@ -146,7 +148,7 @@ def fit(
 
     settings = _settings(home, config, set)
     with bar(json) as step:
-        release = fit_and_publish(Home(home), settings, _moment(until), step)
+        release = fit_and_publish(_place(home, settings), settings, _moment(until), step)
     _show(_summary(release), json, _release_line(release))
 
 
@@ -168,7 +170,7 @@ def update(
 
     settings = _settings(home, config, [*(set or []), *([f"update.strategy={strategy}"] if strategy else [])])
     with bar(json) as step:
-        release = update_and_publish(Home(home), settings, _moment(until), step)
+        release = update_and_publish(_place(home, settings), settings, _moment(until), step)
     if release is None:
         _show({"release": None, "reason": "nothing new in the log"}, json, "nothing new in the log since the live release")
     else:
@@ -183,7 +185,7 @@ def releases(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
     from recsys.registry import Registry
     from recsys.trial import Trials
 
-    registry = Registry(Home(home).releases)
+    registry = Registry(_place(home, away_is_fine=True).releases)
     live, trial = registry.current(), Trials(registry.folder).now()
     found = [registry.open(id) for id in registry.ids()]
     table = Table("release", "from", "created", "why", "items", "events", "ndcg@20 (was)", box=None)  # fits a terminal of 80 columns
@@ -213,7 +215,8 @@ def rollback(
     from recsys.journal import Journal
     from recsys.registry import Registry
 
-    registry = Registry(Home(home).releases)
+    place = _place(home)
+    registry = Registry(place.releases, place.shared)
     live = registry.current()
     named = id
     id = id or registry.open().manifest["parent"]  # with a name, the live one need not be readable
@@ -252,8 +255,8 @@ def promote(
     from recsys.registry import Registry
     from recsys.trial import Trials
 
-    place = Home(home)
-    registry, journal, trials = Registry(place.releases), Journal(place.job), Trials(place.releases)
+    place = _place(home)
+    registry, journal, trials = Registry(place.releases, place.shared), Journal(place.job), Trials(place.releases)
     live = registry.current()
     if stop:
         if id or canary or shadow or hours:
@@ -293,7 +296,8 @@ def gc(
     """Remove old releases; the live one and its parent always stay, so that a rollback works."""
     from recsys.registry import Registry
 
-    registry = Registry(Home(home).releases)
+    place = _place(home)
+    registry = Registry(place.releases, place.shared)
     gone = registry.collect(keep)
     left = registry.ids()
     told = f"removed {', '.join(gone)}" if gone else "nothing to remove"
@@ -317,9 +321,10 @@ def backup(
     from recsys.progress import bar
     from serving.archive import archive_home
 
-    place = Home(home)
+    settings = _settings(home, config, set)
+    place = _place(home, settings)
     if place.path.exists():
-        archive_home(place, _settings(home, config, set))
+        archive_home(place, settings)
     with bar(json) as step:
         about = copy(place, folder, step)
     Journal(place.job).add("backup", folder=str(folder.absolute()))  # for whoever wants to be forgotten
@@ -379,7 +384,7 @@ def status(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
     from recsys.log import Log
     from recsys.registry import Registry
 
-    place = Home(home)
+    place = _place(home, away_is_fine=True)
     log, registry = Log(place.log), Registry(place.releases)
     live = registry.open() if registry.current() else None
     found = {
@@ -424,7 +429,8 @@ def serve(
     from serving.run import run
 
     given = [f"serving.{name}={value}" for name, value in (("host", host), ("port", port), ("workers", workers)) if value is not None]
-    run(Home(home), _settings(home, config, [*(set or []), *given]), json=json, with_archiver=with_archiver)
+    settings = _settings(home, config, [*(set or []), *given])
+    run(_place(home, settings, away_is_fine=True, all=False), settings, json=json, with_archiver=with_archiver)
 
 
 @app.command()
@@ -508,7 +514,8 @@ def archive(
     """
     from serving.archive import archive_home
 
-    place, settings = Home(home), _settings(home, config, set)
+    settings = _settings(home, config, set)
+    place = _place(home, settings, away_is_fine=every is not None)
     if every is None:
         moved = archive_home(place, settings)
         _show({"archived": moved}, json, f"{moved} event{'' if moved == 1 else 's'} moved into the log")
@@ -542,7 +549,8 @@ def job_run(
     """
     from recsys.progress import bar
 
-    place, settings = Home(home), _settings(home, config, set)
+    settings = _settings(home, config, set)
+    place = _place(home, settings)
     with bar(json) as step:
         line = _look(place, settings, force, step)
     _show(line, json, _job_line(line))
@@ -556,7 +564,8 @@ def job_watch(home: _HomeOption = HOME, config: _ConfigOption = None, set: _SetO
 
     from recsys.progress import silent
 
-    place, settings, before = Home(home), _settings(home, config, set), ""
+    settings, before = _settings(home, config, set), ""
+    place = _place(home, settings, away_is_fine=True)
     with suppress(KeyboardInterrupt):  # SIGTERM is one too: what is half done is given up, and nothing of it is live
         while True:
             began, pause = time.monotonic(), settings.job.poll_seconds
@@ -870,7 +879,7 @@ def _intake(
     names = _pairs(columns)
     with bar(json) as step:
         take = intake.import_items if items else intake.import_events
-        report = take(Home(home), paths, format, names, step, strict, write=write)
+        report = take(_place(home), paths, format, names, step, strict, write=write)
     _show(report.as_dict(), json, report)
 
 
@@ -887,6 +896,20 @@ def _show(result: Any, as_json: bool, *readable: Any) -> None:
 def _settings(home: Path | None, config: list[Path] | None, set: list[str] | None) -> Settings:
     own = [Home(home).config] if home and Home(home).config.exists() else []
     return load_settings(*own, *(config or []), overrides=_pairs_of(set or []))
+
+
+def _place(home: Path, settings: Settings | None = None, away_is_fine: bool = False, all: bool = True) -> Home:
+    """Return a home; where it shares a store, with what other machines have put there. away_is_fine: else with what it has."""
+    from recsys.joined import open_home, pull
+
+    place = open_home(home, settings or _settings(home, None, None))
+    try:
+        pull(place, all)
+    except (StoreAway, ReleaseDamaged) as error:
+        if not away_is_fine:
+            raise
+        _complain(f"{error}; going on with what is here")
+    return place
 
 
 def _given(context: typer.Context) -> builtins.set[str]:
@@ -996,8 +1019,10 @@ def _look(home: Home, settings: Settings, force: bool, step: Step) -> dict[str, 
     """Do what the job does each time: archive, and update where that is due."""
     from datetime import datetime
 
+    from recsys.joined import pull
     from recsys.registry import Registry
 
+    pull(home)
     Registry(home.releases).open()  # where there is none, that is said at once, and nothing is made
     from eval.gate import judge
     from serving.archive import archive_home

@@ -185,7 +185,7 @@ def import_events(
     """Read events from files and append to the log of `home` those that it does not hold yet; without `write`, only count them."""
     began = time.perf_counter()
     intake = read_events(paths, format, columns, step, strict, time.time() if now is None else now)
-    report, log = intake.report, Log(home.log)
+    report, log = intake.report, Log(home.log, home.shared)
     step("writing the log", 0, 1)
     hidden = log.forgotten.hides(intake.table)
     report.added = log.append(intake.table) if write else int((~log.holds(intake.table) & ~hidden).sum())
@@ -209,7 +209,7 @@ def import_items(
     """Read item metadata from files and add to the catalogue of `home` what it does not say yet."""
     began = time.perf_counter()
     intake = read_items(paths, format, columns, step, strict)
-    report, catalogue = intake.report, Catalogue(home.items)
+    report, catalogue = intake.report, Catalogue(home.items, home.shared)
     report.added = catalogue.add(intake.table) if write else len(catalogue.news(intake.table))
     report.known = len(intake.table) - report.added
     report.written = write

@@ -8,6 +8,7 @@ its metadata.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from recsys.errors import BadInput
 from recsys.events import SCHEMA, identities
 from recsys.files import clear, locked, write_beside
 from recsys.forgotten import Forgotten
+from recsys.shared import Moved, Shared, State
 
 SEGMENT_ROWS = 1_000_000
 
@@ -59,11 +61,12 @@ class Position:
 class Log:
     """Every event ever accepted, in the order it arrived.
 
-    forgotten: whose past may not come in any more; default: the receipts beside the log, in the same home.
+    shared: the journal in a store that says what is in it, where there is one. forgotten: whose past may not come in any more; default: the
+    receipts beside the log, in the same home.
     """
 
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, shared: Shared | None = None):
+        self.folder, self.shared = Path(folder), shared
         self.forgotten = Forgotten(self.folder.parent / "forgotten")
 
     def __len__(self) -> int:
@@ -83,23 +86,28 @@ class Log:
             end = behind
         return found
 
+    def pull(self) -> None:
+        """Bring down what other machines have added, where a store is shared."""
+        if self.shared:
+            with locked(self.folder):
+                self.shared.whole(partial(self._follow, self.shared))
+
     def compact(self) -> int:
         """Put small segments together; return how many there are less. Killed at any point, every event is there once."""
-        with locked(self.folder):
+        with locked(self.folder), suppress(Moved):  # where others have put some together meanwhile, that is for the next time
             before = self.segments()
             self._sweep()
             while run := _run(self.segments()):
                 parts = [_segment(path) for path in run]
                 metadata = dict(SCHEMA.metadata or {})
-                for part in parts:
-                    metadata |= {name: told for name, told in (part.schema.metadata or {}).items() if name.startswith(b"note.")}
+                metadata |= next((told for part in reversed(parts) if (told := _notes(part.schema.metadata or {}))), {})
                 metadata |= _erased_as(np.concatenate([_erased(part.schema) for part in parts]))
                 path = self.folder / f"{_bounds(run[0])[0]:012d}-{_bounds(run[-1])[1]:012d}.parquet"
                 whole = pa.concat_tables([part.replace_schema_metadata() for part in parts]).replace_schema_metadata(metadata)
-                write_beside(path, partial(_write, whole), exclusive=True)
+                write_beside(path, partial(self._fill, whole, path, True), exclusive=True)
                 for part in run:
                     part.unlink()
-            return len(before) - len(self.segments())
+        return len(before) - len(self.segments())
 
     def append(self, table: pa.Table, notes: dict[str, str] | None = None) -> int:
         """Add the events of `table` that the log does not hold yet (by person and event id), but not the past of whoever was forgotten;
@@ -107,16 +115,26 @@ class Log:
 
         `notes` travel in the metadata of the last segment written, committed with its events or not at all.
         """
+        table, added = table.select(SCHEMA.names).cast(SCHEMA), 0
         with locked(self.folder):
             clear(self.folder)
-            table = table.select(SCHEMA.names).cast(SCHEMA)
-            table = self._without_known(table.filter(pa.array(~self.forgotten.hides(table))))
-            for start in range(0, len(table), SEGMENT_ROWS):
-                part = table.slice(start, SEGMENT_ROWS)
-                last = start + len(part) == len(table)
-                metadata = {**(SCHEMA.metadata or {}), **({k.encode(): v.encode() for k, v in (notes or {}).items()} if last else {})}
-                self._commit(part.replace_schema_metadata(metadata))
-            return len(table)
+            while True:
+                if self.shared:
+                    self.shared.whole(partial(self._follow, self.shared))
+                new = self._without_known(table.filter(pa.array(~self.forgotten.hides(table))))
+                try:
+                    for start in range(0, len(new), SEGMENT_ROWS):
+                        part = new.slice(start, SEGMENT_ROWS)
+                        last = start + len(part) == len(new)
+                        metadata = {
+                            **(SCHEMA.metadata or {}),
+                            **({k.encode(): v.encode() for k, v in (notes or {}).items()} if last else {}),
+                        }
+                        self._commit(part.replace_schema_metadata(metadata))
+                        added += len(part)
+                    return added
+                except Moved:
+                    continue  # another machine has added events, perhaps some of these
 
     def erase(self, which: Callable[[pa.Table], np.ndarray]) -> int:
         """Write the segments anew that hold events of which `which` says so, without them; return how many went.
@@ -155,10 +173,8 @@ class Log:
 
     def _notes(self) -> dict[str, str]:
         for path in reversed(self.segments()):
-            metadata = _understood(pq.read_schema(path).metadata, path)
-            found = {k.decode(): v.decode() for k, v in metadata.items() if k.startswith(b"note.")}
-            if found:
-                return found
+            if found := _notes(_understood(pq.read_schema(path).metadata, path)):
+                return {name.decode(): told.decode() for name, told in found.items()}
         return {}
 
     def holds(self, table: pa.Table) -> np.ndarray:
@@ -185,7 +201,23 @@ class Log:
     def _commit(self, part: pa.Table) -> None:
         first = len(self)
         path = self.folder / f"{first:012d}-{first + len(part):012d}.parquet"
-        write_beside(path, partial(_write, part), exclusive=True)
+        write_beside(path, partial(self._fill, part, path, False), exclusive=True)
+
+    def _fill(self, table: pa.Table, path: Path, together: bool, beside: Path) -> None:
+        """Fill a file that gets the name `path`; where a store is shared, that has it first."""
+        _write(table, beside)
+        if self.shared:
+            self.shared.add("log", *_bounds(path), beside, together)
+
+    def _follow(self, shared: Shared, state: State) -> None:
+        """Have the segments that a state of the journal names, and none that those stand for."""
+        if len(self) > state.end:
+            raise BadInput(f"the log in {self.folder} holds events that its store does not; move them out of it, and import them again")
+        for segment in state.log:
+            path = self.folder / f"{segment.first:012d}-{segment.behind:012d}.parquet"
+            if not path.exists():
+                shared.fetch("log", segment, path)
+        self._sweep()
 
     def _scan(self, after: Position, upto: Position, names: list[str]) -> Iterator[tuple[pa.Table, int]]:
         for path in self.segments():
@@ -212,6 +244,10 @@ def _understood(metadata: dict[bytes, bytes] | None, path: Path) -> dict[bytes, 
 
 def _write(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd")
+
+
+def _notes(metadata: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    return {name: told for name, told in metadata.items() if name.startswith(b"note.")}
 
 
 def _offsets(table: pa.Table, first: int) -> np.ndarray:

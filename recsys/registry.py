@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from recsys.errors import ReleaseDamaged, ReleaseNotFound, Superseded
 from recsys.files import clear, draft, exchange, locked, sha256, sweep, sync, write_atomically
 from recsys.log import Position
+from recsys.shared import Shared, State
 from recsys.trial import Trials
 
 MANIFEST = "manifest.json"
@@ -71,10 +73,10 @@ def _written(manifest: dict[str, Any]) -> str:
 
 
 class Registry:
-    """All releases under one folder."""
+    """All releases under one folder. shared: the journal in a store that says which there are and which is live, where there is one."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, shared: Shared | None = None):
+        self.folder, self.shared = folder, shared
         self.pointer = folder / "CURRENT"
 
     def ids(self) -> list[str]:
@@ -101,7 +103,7 @@ class Registry:
         try:
             manifest = json.loads((self.folder / id / MANIFEST).read_text())
         except FileNotFoundError:
-            raise ReleaseNotFound(f"no release {id!r}; there are: {', '.join(self.ids()) or 'none'}") from None
+            raise _not_found(id, self.ids()) from None
         except ValueError:
             others = ", ".join(other for other in self.ids() if other != id) or "none, so: recsys fit"
             raise ReleaseDamaged(
@@ -145,17 +147,21 @@ class Registry:
         for path in draft.rglob("*"):
             sync(path)
         sync(draft)
+        if self.shared:
+            self.shared.upload(id, draft, MANIFEST)
         with locked(self.folder):
             if self.current() != parent:
-                raise Superseded(f"the live release became {self.current()} while this one was built from {parent}; run the update again")
+                raise _moved(self.current(), parent)
             if not still():
                 raise Superseded("somebody asked to be forgotten while this release was built; run the update again")
+            if self.shared:
+                self.shared.commit(partial(_claimed, id, parent, sha256(draft / MANIFEST), live))
             try:
                 os.rename(draft, self.folder / id)  # fails on a name that is taken: put-if-absent
             except OSError:
                 if not (self.folder / id).exists():
                     raise
-                raise Superseded(f"release {id} was published by another job meanwhile; run the update again") from None
+                raise _taken(id) from None
             sync(self.folder)
             if live:
                 write_atomically(self.pointer, id + "\n")
@@ -195,9 +201,11 @@ class Registry:
     def point_to(self, id: str) -> None:
         """Make `id` the live release. Rolling back is pointing to an older one."""
         if id not in self.ids():
-            raise ReleaseNotFound(f"no release {id!r}; there are: {', '.join(self.ids()) or 'none'}")
+            raise _not_found(id, self.ids())
         with locked(self.folder):
             clear(self.folder)
+            if self.shared:
+                self.shared.commit(partial(_pointed, id))
             write_atomically(self.pointer, id + "\n")
 
     def collect(self, keep: int) -> list[str]:
@@ -214,13 +222,49 @@ class Registry:
             if trial := Trials(self.folder).now():
                 kept.add(trial.release)
             gone = [id for id in ids if id not in kept]
+            if self.shared and gone:
+                self.shared.commit(partial(_collected, gone, live))
+            self._remove(gone)
+        if self.shared:
+            self.shared.sweep(gone)
+        return gone
+
+    def pull(self, all: bool = True) -> None:
+        """Bring down the live release, and `all` others, of the store that is shared, if one is; what is gone there goes here.
+
+        Each is whole and verified before it has its name, and it is live here only then.
+        """
+        if self.shared:
+            with locked(self.shared.place):  # of several processes of this home one brings them down
+                self.shared.whole(partial(self._follow, self.shared, all))
+
+    def _follow(self, shared: Shared, all: bool, state: State) -> None:
+        for id in dict.fromkeys([state.live, *sorted(state.releases, reverse=True)] if all else [state.live]):
+            if id is None or (self.folder / id).exists():
+                continue
+            with self.draft() as draft:
+                shared.download(id, state.releases[id], draft, MANIFEST)
+                Release(draft, json.loads((draft / MANIFEST).read_text())).verify()
+                for path in (*draft.rglob("*"), draft):
+                    sync(path)
+                with locked(self.folder):
+                    if not (self.folder / id).exists():
+                        os.rename(draft, self.folder / id)
+                        sync(self.folder)
+        with locked(self.folder):
+            state = shared.look()
+            if state.live in self.ids() and self.current() != state.live:
+                write_atomically(self.pointer, f"{state.live}\n")
+            self._remove([id for id in self.ids() if id not in state.releases])
+
+    def _remove(self, gone: list[str]) -> None:
+        if gone:
             trash = {id: self.folder / f".draft-{uuid.uuid4().hex[:8]}" for id in gone}  # swept like any draft after a crash
             for id, folder in trash.items():
                 os.rename(self.folder / id, folder)
             sync(self.folder)  # before their files go: else a power loss might bring back a name with half of them
             for folder in trash.values():
                 shutil.rmtree(folder, ignore_errors=True)
-            return gone
 
     def _sweep(self) -> None:
         """Remove what those who were killed left, and end what they were about with a release (see recsys.files.exchange)."""
@@ -231,3 +275,38 @@ class Registry:
                 os.rename(old, old.with_suffix(""))
         clear(self.folder)
         sweep(self.folder.glob(".draft-*"))
+
+
+def _claimed(id: str, parent: str | None, digest: str, live: bool, state: State) -> dict[str, Any]:
+    """Return the line of a shared journal that publishes a release on top of its parent; live: and makes it live."""
+    if state.live != parent:
+        raise _moved(state.live, parent)
+    if id <= max(state.releases, default=""):
+        raise _taken(id)
+    return {"release": {id: digest}, **({"live": id} if live else {})}
+
+
+def _pointed(id: str, state: State) -> dict[str, Any]:
+    """Return the line that makes a release live."""
+    if id not in state.releases:
+        raise _not_found(id, sorted(state.releases))
+    return {"live": id}
+
+
+def _collected(gone: list[str], live: str | None, state: State) -> dict[str, Any]:
+    """Return the line that lets go of releases; what is live is as it was when they were chosen."""
+    if state.live != live:
+        raise Superseded(f"release {state.live} went live meanwhile; run recsys gc again")
+    return {"gone": gone}
+
+
+def _moved(live: str | None, parent: str | None) -> Superseded:
+    return Superseded(f"the live release became {live} while this one was built from {parent}; run the update again")
+
+
+def _taken(id: str) -> Superseded:
+    return Superseded(f"release {id} was published by another job meanwhile; run the update again")
+
+
+def _not_found(id: str, ids: list[str]) -> ReleaseNotFound:
+    return ReleaseNotFound(f"no release {id!r}; there are: {', '.join(ids) or 'none'}")

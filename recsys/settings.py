@@ -166,6 +166,14 @@ class JobSettings(_Section):
     poll_seconds: float = Field(30.0, gt=0, description="how often `recsys job watch` looks")
 
 
+class StoreSettings(_Section):
+    """Object storage that several machines share; each home is then a copy of it. Credentials: as usual for S3, in the environment."""
+
+    url: str = Field("", description="s3://BUCKET/FOLDER for log, items and releases; empty: they are in the home alone")
+    endpoint: str = Field("", description="address of a server that speaks S3, such as http://minio:9000; empty: Amazon's")
+    look_seconds: float = Field(10.0, gt=0, description="how often a server looks for what other machines have put there")
+
+
 class Settings(_Section):
     """The whole configuration of one home; a copy travels in every release."""
 
@@ -178,6 +186,7 @@ class Settings(_Section):
     serving: Serving = Serving()
     gate: GateSettings = GateSettings()
     job: JobSettings = JobSettings()
+    store: StoreSettings = StoreSettings()
 
 
 def load_settings(*files: Path, overrides: dict[str, Any] | None = None, environ: dict[str, str] | None = None) -> Settings:

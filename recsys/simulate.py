@@ -97,8 +97,8 @@ def simulate(
     table = _table({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}) if parts else SCHEMA.empty_table()
     report = Report("events", [f"a simulated app, seed {seed}"], ["simulated"], read=len(table), written=True)
     describe(table, report)
-    Catalogue(home.items).add(_metadata(world, first + days))
-    report.added = Log(home.log).append(table)
+    Catalogue(home.items, home.shared).add(_metadata(world, first + days))
+    report.added = Log(home.log, home.shared).append(table)
     report.known = len(table) - report.added
     report.seconds = time.perf_counter() - began
     return report

@@ -312,7 +312,7 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
         faiss.omp_set_num_threads(1)  # holds for this thread, the one that answers
         with redis_address(home, settings) as url:
             wire = Wire(url)
-            engine = app.state.engine = Engine(home.releases, serving.watch_seconds, home.items)
+            engine = app.state.engine = Engine(home.releases, serving.watch_seconds, home.items, home.shared)
             app.state.profiles = Profiles(
                 wire, serving.tenant, serving.profile_events, serving.profile_days, positive(settings.data.positive)
             )
@@ -323,6 +323,8 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
             app.state.forget = Forgetting(home, settings, url)
             await asyncio.to_thread(engine.refresh)
             tasks = [asyncio.create_task(engine.watch()), asyncio.create_task(app.state.trial_watch.watch())]
+            if home.shared:
+                tasks.append(asyncio.create_task(engine.follow(settings.store.look_seconds)))
             if serving.popular_hours:
                 tasks.append(asyncio.create_task(Lately(engine, app.state.profiles, serving.popular_hours).watch()))
             sys.setswitchinterval(5e-5)  # who asks gets in between the steps of a release that is loaded in a thread
@@ -381,7 +383,7 @@ async def _restock(request: Request, row: dict[str, Any]) -> None:
     try:
         await asyncio.to_thread(engine.put, row)
     except OSError as error:
-        raise not_now(f"the catalogue cannot be written: {error.strerror}; nothing was changed") from None
+        raise not_now(f"the catalogue cannot be written: {error.strerror or error}; nothing was changed") from None
 
 
 def _filters(text: str | None) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from recsys.home import Home
 from recsys.journal import Journal
 from recsys.log import Log
 from recsys.settings import Settings
+from recsys.shared import Shared
 from serving.embedded import RedisNotRunning, redis_address
 from serving.profiles import PARTITIONS, stream_key
 
@@ -41,7 +42,7 @@ def archive_home(home: Home, settings: Settings) -> int:
         for left in reversed(range(20)):
             client = redis.Redis.from_url(url)
             try:
-                return archive(client, settings.serving.tenant, home.log, Journal(home.job))
+                return archive(client, settings.serving.tenant, home.log, Journal(home.job), home.shared)
             except redis.RedisError as error:
                 if own and left:  # whoever ran it has ended, and it comes again at the same address (serving.embedded)
                     time.sleep(0.25)
@@ -53,7 +54,7 @@ def archive_home(home: Home, settings: Settings) -> int:
     raise AssertionError("the last look returns or raises")
 
 
-def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | None = None) -> int:
+def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | None = None, shared: Shared | None = None) -> int:
     """Move what waits in the streams of a tenant into the log in `folder`; return how many events the log gained.
 
     The id of the last event taken from each partition travels in the segment that holds the events, so both are
@@ -61,7 +62,9 @@ def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | N
     events that were committed but not trimmed are skipped by these ids, and by their event ids. What a stream has lost is told to the
     journal, for nobody can bring it back (see `_set_back` and `_removed`).
     """
-    log, notes = Log(folder), Log(folder).notes()
+    log = Log(folder, shared)
+    log.pull()
+    notes = log.notes()
     streams = _name_of_streams(client, tenant)
     mine = notes.get(STREAMS) == streams
     taken = {int(name.removeprefix(NOTE)): id for name, id in notes.items() if mine and name.startswith(NOTE)}
@@ -69,6 +72,10 @@ def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | N
     lost = _set_back(client, tenant, taken)  # before anything is trimmed by ids that it may not know
     _trim(client, tenant, taken)
     lost += _removed(client, tenant, taken, count)
+    if lost and shared:
+        log.pull()
+        if log.notes() != notes:  # it was the archiver of another machine that took them
+            return archive(client, tenant, folder, journal, shared)
     for partition, why in lost:
         _log.error("partition %d: %s", partition, why)
         if journal:

@@ -38,6 +38,7 @@ def archiver(home: Home, settings: Settings) -> Iterator[None]:
 def _keep(home: Home, settings: Settings, over: threading.Event) -> None:
     command = [sys.executable, "-m", "recsys.cli", "archive", "--every", f"{EVERY:g}", "--home", str(home.path)]
     told = {"RECSYS_REDIS_URL": settings.serving.redis_url, "RECSYS_SERVING__TENANT": settings.serving.tenant}
+    told |= {"RECSYS_STORE__URL": settings.store.url, "RECSYS_STORE__ENDPOINT": settings.store.endpoint}
     pause = PAUSE
     while not over.is_set():
         began = time.monotonic()

@@ -15,6 +15,7 @@ from recsys.catalogue import SCHEMA as CATALOGUE
 from recsys.catalogue import Catalogue
 from recsys.errors import BadInput, RecsysError
 from recsys.registry import MANIFEST, Registry
+from recsys.shared import Shared
 from recsys.trial import Trial, Trials
 from serving.snapshot import Snapshot
 
@@ -38,12 +39,13 @@ class Engine:
     """The live snapshot, that of a release on trial, and the watch that replaces them when others take their place.
 
     A request reads `snapshot` once and finishes on it. A release that cannot be served is refused with one line in the
-    log, and the old one keeps serving. items: the folder of the catalogue, which may grow at any time. trial: what is on trial, with
-    `candidate`, its snapshot; both None where nothing is, or where it cannot be served.
+    log, and the old one keeps serving. items: the folder of the catalogue, which may grow at any time. shared: the journal in a store
+    that says what is in both, where there is one: see `follow`. trial: what is on trial, with `candidate`, its snapshot; both None where
+    nothing is, or where it cannot be served.
     """
 
-    def __init__(self, releases: Path, watch_seconds: float = 1.0, items: Path | None = None):
-        self.registry, self.catalogue = Registry(releases), Catalogue(items) if items else None
+    def __init__(self, releases: Path, watch_seconds: float = 1.0, items: Path | None = None, shared: Shared | None = None):
+        self.registry, self.catalogue = Registry(releases, shared), Catalogue(items, shared) if items else None
         self.trials = Trials(releases)
         self.watch_seconds = watch_seconds
         self.snapshot: Snapshot | None = None
@@ -186,3 +188,26 @@ class Engine:
                 await asyncio.to_thread(self.refresh)
             except OSError as error:  # a disk that is away for a moment must not end the watch
                 _log.error("cannot look for a new release: %s", error)
+
+    async def follow(self, look_seconds: float) -> None:
+        """Bring down what other machines have put into the store, in a thread, until cancelled; `watch` finds it here.
+
+        A store that is away, or holds something damaged, is one line in the log, and what is here goes on serving.
+        """
+        wrong, pause = "", look_seconds
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await asyncio.to_thread(self._pull)
+                if wrong:
+                    _log.info("the store can be used again")
+                wrong, pause = "", look_seconds
+            except (RecsysError, OSError, ValueError) as error:
+                if str(error) != wrong:
+                    _log.error("what is here goes on serving: %s", error)
+                wrong, pause = str(error), min(2 * pause, max(60.0, look_seconds))
+
+    def _pull(self) -> None:
+        self.registry.pull(all=False)
+        if self.catalogue:
+            self.catalogue.pull()

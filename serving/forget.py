@@ -16,7 +16,7 @@ import orjson
 import pyarrow.compute as pc
 import redis
 
-from recsys.errors import RecsysError
+from recsys.errors import BadInput, RecsysError
 from recsys.forgotten import Forgotten, did, hashed
 from recsys.home import Home
 from recsys.journal import Journal
@@ -49,6 +49,11 @@ def forget(home: Home, settings: Settings, owner: str, clean: Clean, step: Step 
     Theirs is what they did as a user, and what was done in one of their sessions by nobody who was signed in. Killed at any point it is
     completed by being run again. Raises RecsysError where a part cannot be erased, once all others are.
     """
+    if (home.store / "state.json").exists():
+        raise BadInput(
+            f"the home {home.path} shares a store, from which nobody can be forgotten yet. Leave store.url empty and remove {home.store}; "
+            "forget them; then name a new folder in store.url, join the other machines to it with empty homes, and remove the old folder"
+        )
     receipts = Forgotten(home.forgotten)
     receipt = receipts.begin(owner)
     with redis_address(home, settings) as url, redis.Redis.from_url(url) as client:

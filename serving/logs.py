@@ -33,3 +33,4 @@ def set_up(kind: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(Json() if kind == "json" else logging.Formatter(TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("aiobotocore").setLevel(logging.WARNING)  # it says where it found credentials

@@ -86,6 +86,15 @@ def test_a_long_table_is_cut_into_segments_and_read_across_them(log: Log, monkey
     assert [b"note.from" in pq.read_schema(path).metadata for path in log.segments()] == [False, False, True]
 
 
+def test_notes_of_two_writers_are_not_mixed_when_segments_are_put_together(log: Log) -> None:
+    """What one Redis gave last says nothing about the streams of another."""
+    for n in range(8):
+        log.append(events((str(n), n)), {"note.streams": "one", "note.stream.3": "900-0"} if n < 7 else {"note.streams": "other"})
+    before = log.notes()
+    assert log.compact() == 7
+    assert log.notes() == before == {"note.streams": "other"}
+
+
 def test_the_newest_notes_are_found_behind_segments_without_any(log: Log) -> None:
     log.append(events(("a", 1)), {"note.stream": "1-0"})
     log.append(events(("b", 1)), {"note.stream": "2-0"})

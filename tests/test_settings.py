@@ -56,14 +56,14 @@ def test_a_misspelt_key_or_section_is_refused_and_the_near_one_named(tmp_path: P
     assert "there is no setting 'modle'; did you mean 'model'?" in refusal(modle__dim=3)
     misspelt = refusal(environ={"RECSYS_MODEL__DIMS": "8"})
     assert misspelt == "environment: RECSYS_MODEL__DIMS: there is no setting 'model.dims'; did you mean 'dim'?"
-    assert "allowed: data, gate, index, job, model, neighbours, serving, training, update" in refusal(epochs=3)
+    assert "allowed: data, gate, index, job, model, neighbours, serving, store, training, update" in refusal(epochs=3)
     assert "'model.zzz'; allowed: blocks, dim, dropout" in refusal(model__zzz=3)
 
 
 def test_a_key_outside_its_section_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("epochs = 3\n")
-    sections = "data, model, training, update, neighbours, index, serving, gate, job"
+    sections = "data, model, training, update, neighbours, index, serving, gate, job, store"
     assert refusal(file).endswith(f"'epochs' stands outside a section; the sections are: {sections}")
 
 
@@ -117,7 +117,7 @@ def test_the_configs_that_come_with_the_project_can_be_read() -> None:
 def test_every_setting_says_what_it_means() -> None:
     described = [name for name in ALL if len(field(name).description or "") > 10]
     assert described == ALL
-    assert len(ALL) == 69
+    assert len(ALL) == 72
 
 
 def field(name: str) -> Any:

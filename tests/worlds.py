@@ -18,6 +18,7 @@ from recsys.index import ItemIndex
 from recsys.neighbours import Neighbours
 from recsys.registry import FORMAT, Registry, Release
 from recsys.settings import Settings, as_toml
+from recsys.shared import Shared
 
 DAY = 86_400_000
 NOW = 1_700_000_000_000
@@ -54,6 +55,7 @@ def publish_release(
     neighbours: Neighbours | None = None,
     weights: tuple[float, float] = (0.0, 0.0),
     scale: float = 1.0,
+    shared: Shared | None = None,
 ) -> Release:
     """Publish a release that knows `items`: their vectors random unless given, the first the most popular unless counted, no bias.
 
@@ -64,7 +66,7 @@ def publish_release(
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     table = np.concatenate([np.zeros((1, rows.shape[1]), np.float32), rows])
     towers = hashlib.sha256(table.tobytes()).hexdigest()
-    registry = Registry(home / "releases")
+    registry = Registry(home / "releases", shared)
     with registry.draft() as draft:
         (draft / "config.toml").write_text(as_toml(settings))
         content = np.random.default_rng(0).normal(size=(settings.model.features, rows.shape[1])).astype(np.float32)

@@ -53,7 +53,7 @@ def fit_and_publish(home: Home, settings: Settings, until: int | None = None, st
     """Train from scratch on the whole log (events before `until`, ms) and make the result live."""
     began = time.monotonic()
     parse(settings.update.strategy)
-    registry, log, still = Registry(home.releases), Log(home.log), _nobody_is_forgotten(home)
+    registry, log, still = Registry(home.releases, home.shared), Log(home.log), _nobody_is_forgotten(home)
     parent, position = registry.current(), Position(len(log), until)
     events = log.read(upto=position)
     if not len(events):
@@ -76,7 +76,7 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
     """
     began = time.monotonic()
     parse(settings.update.strategy)
-    registry, log, still = Registry(home.releases), Log(home.log), _nobody_is_forgotten(home)
+    registry, log, still = Registry(home.releases, home.shared), Log(home.log), _nobody_is_forgotten(home)
     live = registry.open()
     position = _forward(live, Position(len(log), until))
     new = log.read(live.position, position)
@@ -98,7 +98,7 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
     """
     began = time.monotonic()
     parse(settings.update.strategy)
-    registry, log, journal, still = Registry(home.releases), Log(home.log), Journal(home.job), _nobody_is_forgotten(home)
+    registry, log, journal, still = Registry(home.releases, home.shared), Log(home.log), Journal(home.job), _nobody_is_forgotten(home)
     live, end = registry.open(), Position(len(log))
     new = log.read(live.position, end)
     # what the last update held back waits for company; anything else that is not learned counts

@@ -16,6 +16,7 @@ from recsys.errors import BadInput
 from recsys.events import counted, positive
 from recsys.home import Home
 from recsys.intake import Intake, read_events, read_items
+from recsys.joined import open_home, pull
 from recsys.log import Log
 from recsys.registry import Registry
 from recsys.sessions import Histories, Pairs, Sessions, histories, sessionise
@@ -40,6 +41,8 @@ class Recommender:
         self._temporary = TemporaryDirectory(prefix="recsys-") if home is None else None  # lives as long as the object
         self.home = Home(home or str(self._temporary and self._temporary.name))
         self.settings = settings or load_settings(*([self.home.config] if self.home.config.exists() else []))
+        self.home = open_home(self.home.path, self.settings)
+        pull(self.home)
         self._live: tuple[str, Candidate, Vectors] | None = None
 
     def fit(self, events: pd.DataFrame, items: pd.DataFrame | None = None) -> "Recommender":
@@ -57,6 +60,7 @@ class Recommender:
 
         Events that the log holds already are not learned twice.
         """
+        pull(self.home)
         if Registry(self.home.releases).current() is None:
             return self.fit(events, items)
         self._take(events, items)
@@ -108,7 +112,7 @@ class Recommender:
             raise BadInput(f"{path} exists already; save to a new folder")
         beside = Path(path).with_name(f".{Path(path).name}.tmp")
         shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(self.home.path, beside, ignore=shutil.ignore_patterns("redis", ".draft-*", ".lock"))
+        shutil.copytree(self.home.path, beside, ignore=shutil.ignore_patterns("redis", "store", ".draft-*", ".lock"))
         beside.rename(path)
 
     @classmethod
@@ -122,8 +126,8 @@ class Recommender:
         described = None if items is None else _read(items, "items", read_items)
         happened = _read(events, "events", read_events)
         if described is not None:
-            Catalogue(self.home.items).add(described)
-        Log(self.home.log).append(happened)
+            Catalogue(self.home.items, self.home.shared).add(described)
+        Log(self.home.log, self.home.shared).append(happened)
 
     def _candidate(self) -> tuple[Candidate, Vectors]:
         release = Registry(self.home.releases).open()
