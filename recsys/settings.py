@@ -156,7 +156,7 @@ class JobSettings(_Section):
     hours: float = Field(1.0, ge=0, description="hours after the last update, where anything is new")
     events: int = Field(50_000, ge=0, description="so many new events")
     new_items: float = Field(0.05, ge=0, le=1, description="share of the new events that are about items nobody has learned")
-    drift: float = Field(0.25, ge=0, description="population stability index of event types, popularity or session lengths")
+    drift: float = Field(0.25, ge=0, description="population stability index of event types, popularity, session lengths, unknown items")
     few: int = Field(1000, ge=1, description="by fewer new events no share and no drift is concluded")
     trial: float = Field(
         0.0, ge=0, le=0.5, description="a candidate that passed the gate is shown to this share of the people first; 0: to all at once"

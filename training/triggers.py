@@ -84,6 +84,7 @@ def _drift(situation: Situation, settings: JobSettings) -> str | None:
     if not settings.drift or min(half, len(new)) < settings.few:
         return None
     measured = {name: (shift(old, new), shift(older, old)) for name, shift in SHIFTS.items()}
+    measured["unknown items"] = _shift_of_the_unknown(older, old, new), 0.0
     name, (now, before) = max(measured.items(), key=lambda pair: pair[1][0] - pair[1][1])
     if now - before < settings.drift:
         return None
@@ -159,6 +160,14 @@ def _turn(values: Sequence[tuple[float, float, float]]) -> tuple[float | None, f
             before = low + mean * (high - low)
         after = low + window.estimation * (high - low)
     return before, after
+
+
+def _shift_of_the_unknown(older: pa.Table, old: pa.Table, new: pa.Table) -> float:
+    """Compare how many events of a stretch are about items that the one before it did not have; 0 where they are no more than before."""
+    before, now = (
+        np.bincount(~pc.is_in(b["item_id"], value_set=a["item_id"]).to_numpy(), minlength=2) for a, b in ((older, old), (old, new))
+    )
+    return psi(before, now) if now[1] * before.sum() > before[1] * now.sum() else 0.0
 
 
 SHIFTS: dict[str, Callable[[pa.Table, pa.Table], float]] = {
