@@ -102,12 +102,10 @@ def test_drift_is_found_where_it_is(what: str, new: pa.Table) -> None:
 def test_items_that_the_stretch_before_did_not_have_drift_by_hand() -> None:
     """None before, then a tenth: 0.099 log(100) for those, and -0.1 log(0.9) for the others."""
     known = log(2000, 9).slice(0, 1000)
-    new = known.set_column(
-        2, SCHEMA.field("item_id"), pa.array([f"n{n}" if n < 100 else id for n, id in enumerate(known["item_id"].to_pylist())])
-    )
+    ids = [f"n{n}" if n < 100 else id for n, id in enumerate(known["item_id"].to_pylist())]
+    new = known.set_column(2, SCHEMA.field("item_id"), pa.array(ids))
     assert _shift_of_the_unknown(known, known, new) == pytest.approx(0.099 * np.log(100) - 0.1 * np.log(0.9))
     assert _shift_of_the_unknown(known, new, known) == 0, "fewer than before are no reason"
-    assert due(new, old=pa.concat_tables([known, known]), drift=0.4)["drift"].startswith("the unknown items drift: stability index 0.47")
 
 
 def test_what_goes_on_as_before_does_not_drift() -> None:
