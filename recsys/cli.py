@@ -389,12 +389,12 @@ def status(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
     live = registry.open() if registry.current() else None
     found = {
         "home": str(place.path),
-        "events": len(log),
+        "events": log.count(),
         "segments": len(log.segments()),
         "items_described": len(Catalogue(place.items).read()),
         "release": live and live.id,
         "releases": len(registry.ids()),
-        "events_not_learned": len(log.read(after=live.position, columns=["event_id"])) if live else len(log),
+        "events_not_learned": len(log.read(after=live.position, columns=["event_id"])) if live else log.count(),
         "bytes": {part.name: _size(part) for part in (place.log, place.items, place.releases, place.redis)},
         "profiles": _profiles(place),
         "forgotten": _forgotten(place),
@@ -1106,13 +1106,13 @@ def _outcomes(home: Home, settings: Settings, since: int) -> list[Any]:
 def _trial(home: Home) -> dict[str, Any] | None:
     """Return what is on trial and how it compares; None where nothing is."""
     from recsys.trial import Trials
-    from serving.behind import compare
+    from serving.behind import Tally
 
     trial = Trials(home.releases).now()
     if trial is None:
         return None
     measured = [one for one in _outcomes(home, _settings(home.path, None, None), trial.began) if one.trial == trial.began]
-    return {**vars(trial), "so_far": str(compare(measured, "shadow" if trial.shadow else "canary"))}
+    return {**vars(trial), "so_far": str(Tally("shadow" if trial.shadow else "canary").add(measured).comparison())}
 
 
 def _share(text: str) -> float:

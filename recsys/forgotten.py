@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +72,9 @@ class Forgotten:
 
     def hides(self, table: pa.Table) -> np.ndarray:
         """Say of each event whether it may not come into the log (again), (N,) bool: somebody forgotten did it, before they asked."""
-        receipts = self.all()
-        if not receipts or not len(table):
-            return np.zeros(len(table), bool)
-        until = {name: receipt["at"] for receipt in receipts for name in (receipt["who"], *receipt["sessions"])}
-        return _before(table, until)
+        files = [(file.name, file.inode()) for file in os.scandir(self.folder)] if self.folder.exists() else []
+        until = _until(self.folder, tuple(files))
+        return _before(table, until) if until and len(table) else np.zeros(len(table), bool)
 
 
 def did(names: Iterable[str], at: int, table: pa.Table) -> np.ndarray:
@@ -83,6 +83,13 @@ def did(names: Iterable[str], at: int, table: pa.Table) -> np.ndarray:
     at: when they asked to be forgotten, ms; what a clock that is ahead has dated a little later was there already.
     """
     return _before(table, dict.fromkeys(names, at + AHEAD))
+
+
+@lru_cache(maxsize=2)
+def _until(folder: Path, files: tuple[tuple[str, int], ...]) -> dict[str, int]:
+    """Return up to when the past of whom is kept out, ms, by the hash of the name; files: a receipt that is written anew is another one."""
+    receipts = Forgotten(folder).all()
+    return {name: receipt["at"] for receipt in receipts for name in (receipt["who"], *receipt["sessions"])}
 
 
 def _before(table: pa.Table, until: dict[str, int]) -> np.ndarray:

@@ -40,13 +40,23 @@ class Comparison:
         return f"hit rate {mine}, of the live release {its} (p = {self.p:.3g})"
 
 
-def compare(outcomes: Iterable[Outcome], variant: str) -> Comparison:
-    """Compare the outcomes of a variant, "canary" or "shadow", with those of "live"."""
-    told = {name: np.zeros((2, BUCKETS)) for name in (variant, "live")}
-    for outcome in outcomes:
-        if outcome.variant in told:
-            told[outcome.variant][:, outcome.bucket] += outcome.rank > 0, 1
-    return compared(told[variant], told["live"])
+class Tally:
+    """Hits and outcomes of a variant, "canary" or "shadow", and of "live", by group of people."""
+
+    def __init__(self, variant: str):
+        self.told = {name: np.zeros((2, BUCKETS)) for name in (variant, "live")}
+        self.variant = variant
+
+    def add(self, outcomes: Iterable[Outcome]) -> "Tally":
+        """Count some more."""
+        for outcome in outcomes:
+            if outcome.variant in self.told:
+                self.told[outcome.variant][:, outcome.bucket] += outcome.rank > 0, 1
+        return self
+
+    def comparison(self) -> Comparison:
+        """Return how the two compare so far."""
+        return compared(self.told[self.variant], self.told["live"])
 
 
 def compared(mine: np.ndarray, live: np.ndarray) -> Comparison:

@@ -11,7 +11,7 @@ from recsys.errors import RecsysError
 from recsys.home import Home
 from recsys.journal import Journal
 from recsys.trial import Trial
-from serving.behind import FEW, Comparison, compare
+from serving.behind import FEW, Comparison, Tally
 from serving.engine import Engine
 from serving.online import Outcome, outcomes_key
 from serving.wire import Wire
@@ -21,8 +21,8 @@ _log = logging.getLogger("recsys.trial")
 EVERY = 5
 """Looked at every so-manieth time that the engine looks for a release."""
 
-READ = 5000
-"""Outcomes read at a time."""
+READ = 200
+"""Outcomes read at a time; in between, those who ask are answered."""
 
 
 class TrialWatch:
@@ -32,21 +32,22 @@ class TrialWatch:
         self.engine, self.wire, self.stream = engine, wire, outcomes_key(tenant)
         self.journal = Journal(home.job)
         self._trial: Trial | None = None
-        self._outcomes: list[Outcome] = []
+        self._tally = Tally("canary")
         self._after = "-"
 
     async def look(self) -> Comparison | None:
         """Read what was measured since the last look, and decide; return how the two compare, None where nothing is on trial."""
         trial = self.engine.trial
         if trial != self._trial:
-            self._trial, self._outcomes, self._after = trial, [], f"{trial.began}-0" if trial else "-"
+            self._trial, self._after = trial, f"{trial.began}-0" if trial else "-"
+            self._tally = Tally("shadow" if trial and trial.shadow else "canary")
         if trial is None:
             return None
         while some := await self.wire.call("XRANGE", self.stream, self._after, "+", "COUNT", READ):
             found = [Outcome(**orjson.loads(fields[1])) for _, fields in some]
-            self._outcomes += [one for one in found if one.trial == trial.began]  # else it followed a list from before
+            self._tally.add(one for one in found if one.trial == trial.began)  # else it followed a list from before
             self._after = f"({some[-1][0].decode()}"
-        so_far = compare(self._outcomes, "shadow" if trial.shadow else "canary")
+        so_far = self._tally.comparison()
         over = trial.hours and time.time() * 1000 >= trial.began + trial.hours * 3_600_000
         if trial.shadow:
             return so_far

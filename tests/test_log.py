@@ -320,6 +320,7 @@ def test_without_the_erased_every_other_event_keeps_its_offset(tmp_path):
             left = [id for id in ids(whole.read(Position(first), Position(behind))) if int(id[1:]) % 3 and int(id[1:]) % 5]
             assert ids(log.read(Position(first), Position(behind))) == left
         assert [f"e{n}" for n in log.offsets()] == ids(log.read())
+        assert log.count() == len(log.read())
 
     check()
     assert log.compact() > 0

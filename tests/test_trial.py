@@ -23,7 +23,7 @@ from recsys.home import Home
 from recsys.journal import Journal
 from recsys.registry import Registry
 from recsys.trial import Trial, Trials, bucket
-from serving.behind import compare, compared
+from serving.behind import Comparison, Tally, compared
 from serving.embedded import EmbeddedRedis, running
 from serving.engine import Engine
 from serving.online import Outcome, outcomes
@@ -246,6 +246,10 @@ def recsys(home: Home, words: str) -> str:
     return done.stdout
 
 
+def compare(outcomes: list[Outcome]) -> Comparison:
+    return Tally("canary").add(outcomes).comparison()
+
+
 def told(variant: str, hits: np.ndarray, buckets: np.ndarray) -> list[Outcome]:
     return [Outcome(0, "r", variant, 0, int(b), int(hit), None) for hit, b in zip(hits, buckets, strict=True)]
 
@@ -253,7 +257,7 @@ def told(variant: str, hits: np.ndarray, buckets: np.ndarray) -> list[Outcome]:
 def test_a_comparison_by_hand() -> None:
     """Ten groups each, of 30 outcomes: in half of them all hits, in half none; of the other side 20 of 30 in each."""
     buckets = np.repeat(np.arange(10), 30)
-    found = compare(told("canary", buckets % 2 == 0, buckets) + told("live", np.arange(300) % 30 < 20, buckets), "canary")
+    found = compare(told("canary", buckets % 2 == 0, buckets) + told("live", np.arange(300) % 30 < 20, buckets))
     assert (found.hits, found.n, found.hits_live, found.n_live) == (150, 300, 200, 300)
     variance = 10 * 15**2 * (10 / 9) / 300**2  # each group is 15 off
     variance += 201 / 302 * 101 / 302 / 300  # the groups are all alike: as if each outcome were another person's
@@ -282,9 +286,9 @@ def test_looked_at_again_and_again_an_equal_release_is_seldom_behind_and_a_bad_o
 
 def test_by_few_nothing_is_concluded() -> None:
     few = told("canary", np.zeros(199), np.arange(199)) + told("live", np.ones(5000), np.arange(5000))
-    assert compare(few, "canary").p == 1
+    assert compare(few).p == 1
     alike = told("canary", np.zeros(900), np.arange(900) % 9) + told("live", np.ones(5000), np.arange(5000))
-    assert compare(alike, "canary").p == 1, "nor by many of few people"
+    assert compare(alike).p == 1, "nor by many of few people"
 
 
 def test_buckets_are_even_and_others_in_each_trial() -> None:
