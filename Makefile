@@ -30,8 +30,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	@$(BIN)/python -m recsys.cli demo
 
+# a file's tests stay in one process: they share what they have set up
 test: install
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . && $(BIN)/python -m mypy

@@ -70,7 +70,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, exported_once: None) -> Hom
     """A home with a log and two releases that know her."""
     home = Home(tmp_path_factory.mktemp("forget") / "a home")
     home.config.parent.mkdir()
-    home.config.write_text(f"{SMALLEST}\n[serving]\nport = 0\nwatch_seconds = 0.1\n")
+    home.config.write_text(f"{SMALLEST}\n[serving]\nport = 0\nwatch_seconds = 0.1\nmeasured = 1.0\n")
     settings = load_settings(home.config, environ={})
     for first, last in ((0, 150), (150, 240)):
         Log(home.log).append(event_table(rows(first, last)))
