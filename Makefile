@@ -12,8 +12,8 @@ help:
 	@echo "make test     every test"
 	@echo "make lint     ruff and mypy"
 	@echo "make bench    speed against floors measured in the same run"
-	@echo "make chaos    Redis killed 200 times under load, 100,000 power losses, every crash point, 120 faults by strace, which must be there,"
-	@echo "              machines on one store killed; half an hour (docs/reliability.md)"
+	@echo "make chaos    Redis killed 200 times under load, 100,000 power losses, every crash point, 1,000 lives of a home against a model,"
+	@echo "              120 faults by strace, which must be there, machines on one store killed; three quarters of an hour (docs/reliability.md)"
 	@echo "make install  only set up .venv (the others do it by themselves)"
 
 install: $(STAMP)
@@ -42,6 +42,7 @@ bench: install
 
 chaos: install
 	@POWER_LOSSES=100000 $(BIN)/python -m pytest -q tests/test_power_loss.py
+	@STATE_MACHINE=1000 $(BIN)/python -m pytest -q tests/test_state_machine.py
 	@CRASH_POINTS=all $(BIN)/python -m pytest -q tests/test_crash_points.py
 	@$(BIN)/python tests/injections.py 120
 	@$(BIN)/python tests/chaos.py 200

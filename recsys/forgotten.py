@@ -42,10 +42,11 @@ class Forgotten:
         """Return the receipts, oldest first."""
         return sorted((json.loads(path.read_text()) for path in self.folder.glob("*.json")), key=lambda receipt: receipt["at"])
 
-    def begin(self, owner: str) -> dict[str, Any]:
+    def begin(self, owner: str, sessions: Iterable[str] = ()) -> dict[str, Any]:
         """Return the receipt of somebody who is to be forgotten: that of an attempt that did not end, or a new one.
 
-        Who came back after they were forgotten, and wants to be forgotten again, gets a new one.
+        Who came back after they were forgotten, and wants to be forgotten again, gets a new one. sessions: as `hashed` has those that are
+        known to be theirs, which a new one tells from its first moment on.
         """
         with locked(self.folder):
             clear(self.folder)
@@ -58,12 +59,17 @@ class Forgotten:
                 "who": hashed(owner),
                 "asked": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
                 "at": int(now * 1000),
-                "sessions": before.get("sessions", []),
+                "sessions": sorted({*before.get("sessions", []), *sessions}),
                 "erased": {},
                 "completed": None,
             }
             write_atomically(path, json.dumps(receipt, indent=1))
             return receipt
+
+    def sessions(self, owner: str) -> set[str]:
+        """Return which sessions were somebody's, as `hashed` has them, where they asked to be forgotten before."""
+        path = self.folder / f"{hashed(owner)}.json"
+        return set(json.loads(path.read_text())["sessions"]) if path.exists() else set()
 
     def write(self, receipt: dict[str, Any]) -> None:
         """Write down how far it has come."""

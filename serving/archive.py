@@ -21,6 +21,11 @@ from serving.profiles import PARTITIONS, stream_key
 
 _log = logging.getLogger("recsys.archive")
 
+TRIM = """
+redis.call('XTRIM', KEYS[1], 'MINID', ARGV[1])
+if ARGV[2] ~= '0' then redis.call('INCRBY', KEYS[2], ARGV[2]) end
+"""
+
 Loss = tuple[int, str]
 """A partition, and what was lost there."""
 
@@ -29,6 +34,9 @@ READ = 2000
 
 NOTE = "note.stream."
 COUNT = "note.taken."
+PASSED = "passed"
+"""Ends the key that counts, beside a stream, events that the log held already when they were taken: no segment, so no note."""
+
 STREAMS = "note.streams"
 """Which Redis the stream ids belong to: a name made at random, kept there."""
 
@@ -83,11 +91,13 @@ def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | N
     gained = 0
     while waiting := _read(client, tenant, taken):
         taken.update({partition: entries[-1][0] for partition, entries in waiting.items()})
-        count.update({partition: count.get(partition, 0) + len(entries) for partition, entries in waiting.items()})
+        number = {partition: len(entries) for partition, entries in waiting.items()}
+        come = count | {partition: count.get(partition, 0) + added for partition, added in number.items()}
         note = {STREAMS: streams, **{f"{NOTE}{partition}": id for partition, id in sorted(taken.items())}}
-        note |= {f"{COUNT}{partition}": str(number) for partition, number in sorted(count.items())}
-        gained += log.append(_table(waiting), note)
-        _trim(client, tenant, {partition: taken[partition] for partition in waiting})
+        note |= {f"{COUNT}{partition}": str(number) for partition, number in sorted(come.items())}
+        new = log.append(_table(waiting), note)
+        count, gained = come if new else count, gained + new
+        _trim(client, tenant, {partition: taken[partition] for partition in waiting}, {} if new else number)
     log.compact()
     return gained
 
@@ -111,11 +121,14 @@ def _removed(client: redis.Redis, tenant: str, taken: dict[int, str], count: dic
 
     Servers before Redis 7 cannot tell. count is what was taken up to now, by the streams themselves, from here on.
     """
-    found = []
+    with client.pipeline(transaction=False) as pipeline:
+        for partition in range(PARTITIONS):
+            pipeline.get(_passed(tenant, partition))
+        found, passed = list[Loss](), pipeline.execute()
     for partition, about in enumerate(_streams(client, tenant)):
         if "entries-added" not in about:
             continue
-        gone = about["entries-added"] - about["length"]
+        gone = about["entries-added"] - about["length"] - int(passed[partition] or 0)
         if 0 < count.get(partition, gone) < gone and partition in taken:
             why = f"{gone - count[partition]} of its events were removed before anybody took them"
             found.append((partition, f"{why}; the newest in the log is {taken[partition]}"))
@@ -156,12 +169,18 @@ def _table(waiting: dict[int, list[tuple[str, bytes]]]) -> pa.Table:
     return pa.table({name: pa.array([row.get(name) for row in rows]).cast(SCHEMA.field(name).type) for name in SCHEMA.names}, schema=SCHEMA)
 
 
-def _trim(client: redis.Redis, tenant: str, taken: dict[int, str]) -> None:
+def _trim(client: redis.Redis, tenant: str, taken: dict[int, str], passed: dict[int, int] | None = None) -> None:
+    """Remove what was taken; passed: how many events of a partition were taken that no segment tells of."""
     with client.pipeline(transaction=False) as pipeline:
         for partition, id in taken.items():
             time, number = _order(id)
-            pipeline.xtrim(stream_key(tenant, partition), minid=f"{time}-{number + 1}", approximate=False)
+            keys = stream_key(tenant, partition), _passed(tenant, partition)
+            pipeline.eval(TRIM, 2, *keys, f"{time}-{number + 1}", (passed or {}).get(partition, 0))
         pipeline.execute()
+
+
+def _passed(tenant: str, partition: int) -> str:
+    return f"{stream_key(tenant, partition)}:{PASSED}"
 
 
 def _order(id: str) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from recsys.settings import Serving, Settings
 from serving.archive import archive
 from serving.embedded import RedisNotRunning, end_with, redis_address
 from serving.online import shown_key
-from serving.profiles import RETRY_WINDOW, likers_keys, partition_of, profile_keys, stream_key
+from serving.profiles import MARK, PARTITIONS, RETRY_WINDOW, likers_keys, partition_of, profile_keys, sessions_key, stream_key
 from serving.warm import remember, warmed
 
 PATIENCE = 120.0
@@ -55,9 +55,11 @@ def forget(home: Home, settings: Settings, owner: str, clean: Clean, step: Step 
             "forget them; then name a new folder in store.url, join the other machines to it with empty homes, and remove the old folder"
         )
     receipts = Forgotten(home.forgotten)
-    receipt = receipts.begin(owner)
     with redis_address(home, settings) as url, redis.Redis.from_url(url) as client:
         try:
+            # before the receipt: from then on the log takes none of the events that tell
+            sessions = _sessions(client, settings.serving.tenant, Log(home.log), owner, receipts.sessions(owner))
+            receipt = receipts.begin(owner, (hashed(f"session:{id}") for id in sessions))
             step("erasing", 0, 4)
             _from_redis(client, home, settings.serving, owner, receipt)
             receipts.write(receipt)
@@ -84,16 +86,18 @@ def forget(home: Home, settings: Settings, owner: str, clean: Clean, step: Step 
 
 def _from_redis(client: redis.Redis, home: Home, serving: Serving, owner: str, receipt: dict[str, Any]) -> None:
     """Keep the past of a person out of Redis and the log from now on, and remove what is in Redis of them but for what waits in streams."""
-    mark = partial(client.set, value=f"{receipt['at']}!", ex=max(int(serving.profile_days * 86_400), RETRY_WINDOW))
-    mark(profile_keys(serving.tenant, owner)[3])
-    names = [owner, *(f"session:{id}" for id in _sessions(client, serving.tenant, Log(home.log), owner))]
+    kept = max(int(serving.profile_days * 86_400), RETRY_WINDOW)
+    client.eval(MARK, 1, profile_keys(serving.tenant, owner)[3], receipt["at"], receipt["at"], kept)
+    sessions = _sessions(client, serving.tenant, Log(home.log), owner, {*receipt["sessions"]})
+    names = [owner, *(f"session:{id}" for id in sorted(sessions))]
     receipt["sessions"] = sorted({*receipt["sessions"], *map(hashed, names[1:])})
     receipt["numbers"] = sorted({*receipt.get("numbers", []), *owner_numbers(names).tolist()})
     Forgotten(home.forgotten).write(receipt)
     for name in names:
         profile, seen, _, gone = profile_keys(serving.tenant, name)
-        mark(gone)
-        _count(receipt, "keys in Redis", client.unlink(profile) + client.unlink(seen) + client.unlink(shown_key(serving.tenant, name)))
+        client.eval(MARK, 1, gone, receipt["at"], receipt["at"], kept)
+        theirs = profile, seen, shown_key(serving.tenant, name), sessions_key(serving.tenant, name)
+        _count(receipt, "keys in Redis", sum(client.unlink(key) for key in theirs))
         for key in client.scan_iter(match=likers_keys(serving.tenant, partition_of(name)), count=1000):
             for member in [member for member in client.sscan_iter(key, count=1000) if member.endswith(f"\0{name}".encode())]:
                 _count(receipt, "keys in Redis", client.srem(key, member))
@@ -127,16 +131,28 @@ def _from_releases(home: Home, receipt: dict[str, Any], clean: Clean) -> list[st
     return wrong
 
 
-def _sessions(client: redis.Redis, tenant: str, log: Log, user: str) -> set[str]:
-    """Return the sessions that a user was seen in, by the log and by what waits for it."""
+def _sessions(client: redis.Redis, tenant: str, log: Log, user: str, before: set[str]) -> set[str]:
+    """Return the sessions that a user was seen in or signed in from, by Redis, by the log and by what waits for it.
+
+    before: as `hashed` has those known from an earlier time: who goes on in one of these is there by the hash of its name.
+    """
     told = log.read(columns=["user_id", "session_id"])
-    found = set(pc.unique(told.filter(pc.equal(told["user_id"], user))["session_id"].drop_null()).to_pylist())
-    stream, after = stream_key(tenant, partition_of(user)), "-"
+    found = {id.decode() for id in cast(list[bytes], client.zrange(sessions_key(tenant, user), 0, -1))}
+    found |= set(pc.unique(told.filter(pc.equal(told["user_id"], user))["session_id"].drop_null()).to_pylist())
+    others = set(pc.unique(told["session_id"].drop_null()).to_pylist()) if before else set()
+    for partition in range(PARTITIONS) if before else [partition_of(user)]:
+        for event in _waiting(client, stream_key(tenant, partition)):
+            if event.get("session_id") is not None:
+                (found if event["user_id"] == user else others).add(event["session_id"])
+    return found | {id for id in others if hashed(f"session:{id}") in before}
+
+
+def _waiting(client: redis.Redis, stream: str) -> Iterator[dict[str, Any]]:
+    """Give the events that wait in a stream."""
+    after = "-"
     while some := cast(list[tuple[bytes, dict[bytes, bytes]]], client.xrange(stream, min=after, count=READ)):
-        events = [orjson.loads(fields[b"event"]) for _, fields in some]
-        found |= {event["session_id"] for event in events if event["user_id"] == user and event.get("session_id") is not None}
+        yield from (orjson.loads(fields[b"event"]) for _, fields in some)
         after = f"({some[-1][0].decode()}"
-    return found
 
 
 def _rewritten(client: redis.Redis, home: Home) -> str:

@@ -31,6 +31,9 @@ RETRY_WINDOW = 7 * 86_400
 RETRY_EVENTS = 1000
 """Newest event ids remembered of one person; a batch of 500 can be sent again as a whole."""
 
+SESSIONS = 1000
+"""Newest sessions remembered of those that a person signed in from."""
+
 STREAM_EVENTS = 200_000
 """Events that wait in one partition for the archiver; when it is full events are refused, for dropping one would lose it."""
 
@@ -44,11 +47,9 @@ local profile_events, profile_seconds = tonumber(ARGV[6]), ARGV[7]
 local retry_events, retry_seconds, stream_events = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local liked, liked_seconds, liker, taken_back = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 if redis.call('ZSCORE', seen, id) then return 0 end
-local mark, upto = redis.call('GET', gone), -1
-if mark then
-  upto = tonumber(string.match(mark, '%d+'))
-  if string.sub(mark, -1) == '!' and tonumber(time) <= upto then return 0 end
-end
+local upto, past = string.match(redis.call('GET', gone) or '-1!-1', '(-?%d+)!?(-?%d*)')
+upto = tonumber(upto)
+if past ~= '' and tonumber(time) <= tonumber(past) then return 0 end
 if redis.call('XLEN', stream) >= stream_events then return redis.error_reply('FULL ' .. stream) end
 redis.call('ZADD', seen, now, id)
 redis.call('ZREMRANGEBYSCORE', seen, '-inf', now - retry_seconds * 1000)
@@ -72,17 +73,25 @@ return 1
 
 
 SIGN_IN = """
-local profile, gone = KEYS[1], tonumber(string.match(redis.call('GET', KEYS[2]) or '-1', '-?%d+'))
-for n = 3, #ARGV, 2 do
+local profile, gone, sessions = KEYS[1], tonumber(string.match(redis.call('GET', KEYS[2]) or '-1', '-?%d+')), KEYS[3]
+for n = 6, #ARGV, 2 do
   if tonumber(ARGV[n]) > gone then redis.call('ZADD', profile, ARGV[n], ARGV[n + 1]) end
 end
 redis.call('ZREMRANGEBYRANK', profile, 0, -tonumber(ARGV[1]) - 1)
 redis.call('EXPIRE', profile, ARGV[2])
+redis.call('ZADD', sessions, ARGV[3], ARGV[4])
+redis.call('ZREMRANGEBYRANK', sessions, 0, -tonumber(ARGV[5]) - 1)
+redis.call('EXPIRE', sessions, ARGV[2])
 """
 
-REMOVE = """
-redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[2])
-return redis.call('UNLINK', KEYS[1]) + redis.call('UNLINK', KEYS[2])
+MARK = """
+local upto, past = string.match(redis.call('GET', KEYS[1]) or '-1!-1', '(-?%d+)!?(-?%d*)')
+upto, past = math.max(tonumber(upto), ARGV[1]), math.max(tonumber(past) or -1, ARGV[2])
+redis.call('SET', KEYS[1], string.format(past < 0 and '%d' or '%d!%d', upto, past), 'EX', ARGV[3])
+"""
+
+REMOVE = f"""{MARK}
+return redis.call('UNLINK', KEYS[2]) + redis.call('UNLINK', KEYS[3])
 """
 
 
@@ -171,23 +180,23 @@ class Profiles:
 
         The two lie in different slots, so this is three steps: read, add, take away what was read. Stopped between them, or done twice, it
         ends the same; what the session does meanwhile stays in its profile until the next sign-in. What came before the user's profile was
-        deleted stays out of it.
+        deleted stays out of it. Whose session it was is remembered for as long as a profile, or until they are forgotten.
         """
         source, _, _, _ = profile_keys(self.tenant, f"session:{session_id}")
         target, _, _, gone = profile_keys(self.tenant, user_id)
         found = await self.wire.call("ZRANGE", source, 0, -1, "WITHSCORES")
-        if not found:
-            return 0
         members, words = found[::2], [word for member, time in zip(found[::2], found[1::2], strict=True) for word in (time, member)]
-        await self.wire.call("EVAL", SIGN_IN, 2, target, gone, self.limit, self.seconds, *words)
-        await self.wire.call("ZREM", source, *members)
+        about = (self.limit, self.seconds, int(time.time() * 1000), session_id, SESSIONS)
+        await self.wire.call("EVAL", SIGN_IN, 3, target, gone, sessions_key(self.tenant, user_id), *about, *words)
+        if members:
+            await self.wire.call("ZREM", source, *members)
         return len(members)
 
     async def remove(self, owner: str) -> bool:
         """Delete a profile; say whether there was anything. What happened up to now does not come back into it, though it be sent again."""
         profile, seen, _, gone = profile_keys(self.tenant, owner)
         now, kept = int(time.time() * 1000), max(self.seconds, RETRY_WINDOW)
-        return bool(await self.wire.call("EVAL", REMOVE, 3, profile, seen, gone, now, kept))
+        return bool(await self.wire.call("EVAL", REMOVE, 3, gone, profile, seen, now, -1, kept))
 
     async def _run(self, batch: Sequence[Event]) -> list:
         now = int(time.time() * 1000)
@@ -214,12 +223,17 @@ class Profiles:
 def profile_keys(tenant: str, owner: str) -> tuple[str, str, str, str]:
     """Return the keys of a person's profile, of the event ids merged into it, of their partition's stream, and of when it was deleted.
 
-    The last stays when the others go, so it does not tell the name. It holds a time, ms, up to which nothing comes into the profile; with
-    "!" behind it nothing comes into the stream either: they were forgotten.
+    The last stays when the others go, so it does not tell the name. It holds a time, ms, up to which nothing comes into the profile and, of
+    who was forgotten, behind a "!" that up to which nothing comes into the stream either. Neither ever goes back (see MARK).
     """
     partition = partition_of(owner)
     tag = f"{{{tenant}:{partition}}}"
     return f"{tag}:profile{FORM}:{owner}", f"{tag}:seen:{owner}", stream_key(tenant, partition), f"{tag}:gone:{hashed(owner)}"
+
+
+def sessions_key(tenant: str, user: str) -> str:
+    """Return the key of the sessions that a user signed in from, by when."""
+    return f"{{{tenant}:{partition_of(user)}}}:sessions:{user}"
 
 
 def partition_of(owner: str) -> int:

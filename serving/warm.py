@@ -109,7 +109,7 @@ def _load(client: redis.Redis, people: People, serving: Serving) -> int:
             pipeline.get(gone)
         known = iter(pipeline.execute())
         for (profile, *_), events in zip(keys, people.values(), strict=True):
-            held, deleted = zip(events, *islice(known, 2), strict=True), int((next(known) or b"-1").rstrip(b"!"))
+            held, deleted = zip(events, *islice(known, 2), strict=True), int((next(known) or b"-1").partition(b"!")[0])
             new = {
                 member(event): event.timestamp
                 for event, here, merged in held

@@ -227,6 +227,21 @@ def test_honest_streams_lose_nothing(server, store, tmp_path, monkeypatch):
     assert logged(home.log) == [f"e{n}" for n in range(200)]
 
 
+def test_repeats_that_the_log_holds_already_are_no_loss(server, store, tmp_path):
+    for _ in range(3):
+        store.delete(*store.keys("*:seen:*") or ["none"])  # what was sent so long ago that nobody knows it is a repeat
+        send(server, *plays(0, 4))
+        archive(store, "t", tmp_path / "log", Journal(tmp_path))
+    send(server, *plays(4, 6))
+    assert archive(store, "t", tmp_path / "log", Journal(tmp_path)) == 2
+    assert Journal(tmp_path).read() == []
+    partition = next(number for number in range(PARTITIONS) if store.exists(stream_key("t", number)))
+    store.xadd(stream_key("t", partition), {"event": b"{}"})
+    store.xtrim(stream_key("t", partition), maxlen=0)
+    archive(store, "t", tmp_path / "log", Journal(tmp_path))
+    assert [line["what"] for line in Journal(tmp_path).read()] == ["loss"], "what is one is still told"
+
+
 def test_on_a_full_disk_events_wait_in_the_stream(tmp_path):
     """Files of more than a kilobyte cannot be written for a while."""
     home = Home(tmp_path)

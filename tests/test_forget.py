@@ -1,5 +1,6 @@
 """Forgetting a person: afterwards nothing under the home tells of them, whatever was interrupted, and nobody else lost anything."""
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -7,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -29,6 +33,7 @@ from recsys.registry import Registry
 from recsys.sessions import owner_numbers
 from recsys.settings import Settings, load_settings
 from serving import forget as rooms
+from serving.archive import archive_home
 from serving.embedded import EmbeddedRedis
 from serving.forget import forget
 from serving.history import Event
@@ -106,18 +111,21 @@ def traces(home: Home) -> list[str]:
     return sorted(found)
 
 
-def take_in(url: str, events: list[dict[str, object]]) -> list[bool]:
-    """Merge events as the API does."""
-    import asyncio
-
-    async def merge() -> list[bool]:
+def people(url: str, use: Callable[[Profiles], Awaitable[Any]]) -> Any:
+    async def main() -> Any:
         wire = Wire(url)
         try:
-            return await Profiles(wire, "recsys").merge([Event(**event) for event in events])  # type: ignore[arg-type]
+            return await use(Profiles(wire, "recsys"))
         finally:
             wire.close()
 
-    return asyncio.run(merge())
+    return asyncio.run(main())
+
+
+def take_in(url: str, events: list[dict[str, object]]) -> list[bool]:
+    """Merge events as the API does."""
+    found: list[bool] = people(url, lambda profiles: profiles.merge([Event(**event) for event in events]))  # type: ignore[arg-type]
+    return found
 
 
 def test_over_http_everything_goes_that_is_kept_of_a_person_and_nothing_of_anybody_else(home: Home, settings: Settings) -> None:
@@ -198,7 +206,7 @@ def _killed(home: Home, settings: Settings, step: str, before: bool) -> None:
 
     room, name, turn = {
         "the receipt": (forgotten, "write_atomically", 1),
-        "the mark": (redis.Redis, "set", 1),
+        "the mark": (redis.Redis, "eval", 1),
         "a key": (redis.Redis, "unlink", 1),
         "archiving": (rooms, "archive", 1),
         "a segment": (log, "write_beside", 3),  # the first is that of the archiver, which puts nothing together here
@@ -239,6 +247,83 @@ def test_an_update_that_had_read_of_them_does_not_go_live(home: Home, settings: 
     assert release is not None
     assert release.position == Position(300)
     assert traces(home) == []
+
+
+def play(user: str | None, session: str | None, id: str, at: int = BEGAN) -> dict[str, object]:
+    return {"event_id": id, "user_id": user, "session_id": session, "item_id": "i1", "timestamp": at, "event_type": "play"}
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[tuple[Home, Settings, EmbeddedRedis]]:
+    """A home without releases, whose Redis runs."""
+    home = Home(path / "home")
+    with EmbeddedRedis(home.redis) as server:
+        yield home, load_settings(environ={}, overrides={"serving.redis_url": server.url}), server
+
+
+def test_the_past_stays_out_of_redis_though_the_profile_is_deleted_later(tmp_path: Path) -> None:
+    with alone(tmp_path) as (home, settings, server):
+        take_in(server.url, [play(NAME, None, "a")])
+        forget(home, settings, NAME, clean)
+        people(server.url, lambda profiles: profiles.remove(NAME))
+        assert take_in(server.url, [play(NAME, None, "a")]) == [False]
+        assert take_in(server.url, [play(NAME, None, "b", round(time.time() * 1000) + 1)]) == [True]
+
+
+def test_an_older_forgetting_that_is_completed_late_lets_nothing_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with alone(tmp_path) as (home, settings, server):
+        interrupted(monkeypatch, "archive", home, settings)
+        now = round(time.time() * 1000) + 1
+        time.sleep(0.01)
+        take_in(server.url, [play(NAME, None, "b", now)])
+        people(server.url, lambda profiles: profiles.remove(NAME))
+        forget(home, settings, NAME, clean)
+        take_in(server.url, [play(NAME, None, "b", now)])
+        assert len(people(server.url, lambda profiles: profiles.read(NAME))) == 0, "it was deleted since"
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, step: str, home: Home, settings: Settings) -> None:
+    """Forget her up to a step."""
+    with monkeypatch.context() as patch:
+        patch.setattr(rooms, step, _stop)
+        with pytest.raises(KeyboardInterrupt):
+            forget(home, settings, NAME, clean)
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_session_that_was_told_at_sign_in_alone_is_theirs(tmp_path: Path) -> None:
+    with alone(tmp_path) as (home, settings, server):
+        take_in(server.url, [play(None, SESSION, "a"), play(None, "another", "b")])
+        people(server.url, lambda profiles: profiles.sign_in(SESSION, NAME))
+        take_in(server.url, [play(None, SESSION, "c")])
+        forget(home, settings, NAME, clean)
+        assert ids(Log(home.log).read().to_pylist()) == ["b"]
+        assert traces(home) == []
+
+
+def test_forgotten_again_what_was_done_in_their_old_sessions_goes_too(home: Home, settings: Settings) -> None:
+    forget(home, settings, NAME, clean)
+    later = [{**row, "event_id": f"{row['event_id']}-later"} for row in rows(0, 60, round(time.time() * 1000) + 1)]
+    Log(home.log).append(event_table([row for row in later if row.get("user_id") != NAME]))
+    job.update_and_publish(home, settings)
+    assert "000003 neighbours" in traces(home)
+    time.sleep(0.1)
+    forget(home, settings, NAME, clean)
+    assert traces(home) == []
+
+
+def test_what_tells_of_a_session_is_not_lost_between_two_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with alone(tmp_path) as (home, settings, server):
+        take_in(server.url, [play(None, SESSION, "a")])
+        archive_home(home, settings)
+        take_in(server.url, [play(NAME, SESSION, "b")])
+        interrupted(monkeypatch, "_from_redis", home, settings)  # the receipt is there, and nothing else
+        archive_home(home, settings)  # takes nothing of hers
+        forget(home, settings, NAME, clean)
+        assert traces(home) == []
 
 
 def test_a_stranger_costs_nothing_but_a_receipt(home: Home, settings: Settings) -> None:
