@@ -194,7 +194,7 @@ def releases(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
         judged = about.get("gate", {}).get("figures", {})
         quality = f"{judged['ndcg@20']:.4f} ({judged['ndcg@20 live']:.4f})" if "ndcg@20" in judged else ""
         name, created = release.id, about["created"][:16].replace("T", " ")
-        name += " *" if name == live else f" {trial.share:.3g}" if trial and name == trial.release else ""
+        name += " *" if name == live else f" {trial.share:.3%}" if trial and name == trial.release else ""
         numbers = (f"{metrics['items']:,}", f"{metrics.get('events', 0):,.0f}", quality)
         table.add_row(name, about["parent"] or "-", created, about["why"], *numbers)
     empty = f"no release yet; train the first with: recsys fit --home {home}"
@@ -268,16 +268,21 @@ def promote(
         return
     if id is None:
         raise BadInput(f"name a release: {', '.join(registry.ids()) or 'there is none; train one with: recsys fit'}")
+    if id == live and not (canary or shadow):
+        raise BadInput(f"release {id} is live already")
     registry.open(id).verify()
     if canary or shadow:
         if id == live:
             raise BadInput(
                 f"release {id} is live already; a trial is for another one: {', '.join(other for other in registry.ids() if other != id)}"
             )
+        before = trials.now()
         trial = trials.begin(id, _share(canary or "10%"), shadow, hours)
+        if before:
+            journal.add("trial ended", release=before.release, reason=f"release {id} took its place")
         journal.add("trial", release=id, share=trial.share, shadow=shadow, hours=hours)
         how = "asked beside the live one for" if shadow else "shown to"
-        _show({"live": live, "trial": vars(trial)}, json, f"release {id} is {how} {trial.share:.4g} of the people; see: recsys status")
+        _show({"live": live, "trial": vars(trial)}, json, f"release {id} is {how} {trial.share:.4%} of the people; see: recsys status")
         return
     if hours:
         raise BadInput("--hours goes with --canary: without, the release goes live at once")
@@ -341,7 +346,8 @@ def restore(
 
     with bar(json) as step:
         about = bring_back(folder, Home(home), step)
-    _show(about, json, f"{home}: {about['events']:,} events, release {about['release']}, as they were on {about['created'][:16]}")
+    told = f"{home}: {about['events']:,} events, release {about['release']}, as they were on {about['created'][:16]}"
+    _show(about, json, f"{told}; whoever was forgotten since then must be forgotten again")
 
 
 @app.command()
@@ -368,8 +374,12 @@ def forget(
     name = sys.stdin.read().removesuffix("\n") if user == "-" else user
     if not name:
         raise BadInput("whom? recsys forget wants a user_id")
-    with bar(json) as step:
-        receipt = erase(place, settings, name, clean, step)
+    try:
+        with bar(json) as step:
+            receipt = erase(place, settings, name, clean, step)
+    except KeyboardInterrupt:
+        err.print("stopped half-way; what is erased is gone, and the same command completes it", style="yellow")
+        raise
     found = [f"{count:,} {what}" for what, count in receipt["erased"].items() if count]
     there = [copy["folder"] for copy in receipt["backups"] if copy["there"]]
     held = [f"still there, and may hold them: the backup {folder}" for folder in there]
@@ -403,7 +413,7 @@ def status(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
     }
     table = Table(show_header=False, box=None)
     for name, value in found.items():
-        table.add_row(name.replace("_", " "), _told(value))
+        table.add_row(name.replace("_", " "), _told_of_trial(_trial(place)) if name == "trial" else _told(value))
     _show(found, json, table)
 
 
@@ -1113,6 +1123,14 @@ def _trial(home: Home) -> dict[str, Any] | None:
         return None
     measured = [one for one in _outcomes(home, _settings(home.path, None, None), trial.began) if one.trial == trial.began]
     return {**vars(trial), "so_far": str(Tally("shadow" if trial.shadow else "canary").add(measured).comparison())}
+
+
+def _told_of_trial(trial: dict[str, Any] | None) -> str:
+    """Say in a line what is on trial."""
+    if trial is None:
+        return "none"
+    how, since = "a shadow for" if trial["shadow"] else "shown to", time.strftime("%Y-%m-%d %H:%M", time.gmtime(trial["began"] / 1000))
+    return f"release {trial['release']}, {how} {trial['share']:.2%} of the people since {since} UTC: {trial['so_far']}"
 
 
 def _share(text: str) -> float:

@@ -16,8 +16,8 @@ import pyarrow as pa
 from recsys.events import milliseconds, owners
 from recsys.files import clear, locked, write_atomically
 
-AHEAD = 5 * 60_000
-"""Milliseconds that the clock of whoever sent an event may have been ahead when it came in."""
+AHEAD = 24 * 3_600_000 + 5 * 60_000
+"""Milliseconds that an event may be dated ahead when it comes in: a day in a file, for time zones, five minutes over HTTP."""
 
 
 def hashed(owner: str) -> str:
@@ -45,8 +45,8 @@ class Forgotten:
     def begin(self, owner: str, sessions: Iterable[str] = ()) -> dict[str, Any]:
         """Return the receipt of somebody who is to be forgotten: that of an attempt that did not end, or a new one.
 
-        Who came back after they were forgotten, and wants to be forgotten again, gets a new one. sessions: as `hashed` has those that are
-        known to be theirs, which a new one tells from its first moment on.
+        Who came back after they were forgotten, and wants to be forgotten again, gets a new one that tells of the earlier ones.
+        sessions: as `hashed` has those that are known to be theirs, which a new one tells from its first moment on.
         """
         with locked(self.folder):
             clear(self.folder)
@@ -54,7 +54,9 @@ class Forgotten:
             before = json.loads(path.read_text()) if path.exists() else {}
             if before and before["completed"] is None:
                 return before
-            now = time.time()
+            now, earlier = time.time(), [*before.get("earlier", ())]
+            if before:
+                earlier.append({name: before[name] for name in ("asked", "completed", "erased")})
             receipt = {
                 "who": hashed(owner),
                 "asked": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
@@ -62,6 +64,7 @@ class Forgotten:
                 "sessions": sorted({*before.get("sessions", []), *sessions}),
                 "erased": {},
                 "completed": None,
+                "earlier": earlier,
             }
             write_atomically(path, json.dumps(receipt, indent=1))
             return receipt

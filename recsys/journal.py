@@ -52,10 +52,13 @@ class Journal:
         return None
 
     def refusals(self) -> int:
-        """Return how many updates were refused, or fell behind on trial, since one went live."""
-        count = 0
-        for line in reversed(self.read()):
+        """Return how many updates of the job were refused, or fell behind on trial, since one went live."""
+        count, tried = 0, set()
+        for line in self.read():
             if line["what"] in ("published", "promoted"):
-                break
-            count += line["what"] in ("refused", "trial ended")
+                count = 0
+            elif line["what"] == "on trial":
+                tried.add(line["release"])
+            else:
+                count += line["what"] == "refused" or (line["what"] == "trial ended" and line["release"] in tried)
         return count

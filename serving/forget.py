@@ -80,7 +80,9 @@ def forget(home: Home, settings: Settings, owner: str, clean: Clean, step: Step 
     receipts.write(receipt)
     step("erasing", 4, 4)
     if wrong:
-        raise RecsysError(f"erased, but for this: {'; '.join(wrong)}; remove what cannot be read (recsys gc), and run it again")
+        raise RecsysError(
+            f"erased, but for this: {'; '.join(wrong)}; remove what cannot be read (recsys gc, or its folder), and run it again"
+        )
     return receipt
 
 
@@ -127,7 +129,8 @@ def _from_releases(home: Home, receipt: dict[str, Any], clean: Clean) -> list[st
         try:
             registry.rewrite(id, cleaned)
         except RecsysError as error:
-            wrong.append(f"release {id}: {error}")
+            why = str(error).partition("; roll back")[0]
+            wrong.append(why if why.startswith(f"release {id}") else f"release {id}: {why}")
     return wrong
 
 

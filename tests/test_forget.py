@@ -326,6 +326,15 @@ def test_what_tells_of_a_session_is_not_lost_between_two_attempts(tmp_path: Path
         assert traces(home) == []
 
 
+def test_what_a_file_dated_ahead_goes_too_and_receipts_add_up(home: Home, settings: Settings) -> None:
+    Log(home.log).append(event_table(rows(0, 8, round(time.time() * 1000) + 20 * 3_600_000)))
+    first = forget(home, settings, NAME, clean)
+    assert traces(home) == []
+    again = forget(home, settings, NAME, clean)
+    assert again["earlier"] == [{name: first[name] for name in ("asked", "completed", "erased")}]
+    assert again["erased"]["events in the log"] == 0
+
+
 def test_a_stranger_costs_nothing_but_a_receipt(home: Home, settings: Settings) -> None:
     before = [(release.manifest, Log(home.log).segments()) for release in map(Registry(home.releases).open, ("000001", "000002"))]
     receipt = forget(home, settings, "nobody", clean)

@@ -175,11 +175,16 @@ def test_a_candidate_can_be_shown_to_a_share_of_the_people_first(home: Home, rec
     assert Registry(home.releases).current() == "000001"
     Log(home.log).append(plays(300, 400))
     waits = recsys("job", "run", "--force")
-    assert (waits["what"], waits["reason"]) == ("not due", "release 000002 is on trial, so that waits")
+    assert (waits["what"], waits["reason"]) == (
+        "not due",
+        "release 000002 is on trial, so that waits until it is over (by hand: recsys promote --stop)",
+    )
+    assert "promote --stop" in recsys("update", code=1, as_json=False)
     told = recsys("job", "log", as_json=False)
     assert "release 000002 is on trial after" in told
     Trials(home.releases).end()  # it fell behind
     Journal(home.job).add("trial ended", release="000002", reason="it fell behind")
+    assert Journal(home.job).refusals() == 1
     again = recsys("job", "run")
     assert (again["what"], again["release"], again["parent"]) == ("published", "000003", "000001")
     assert Log(home.log).read(Registry(home.releases).open("000001").position).num_rows == 200, "what nobody was taught is learned again"

@@ -25,7 +25,7 @@ from recsys.progress import Step, silent
 from recsys.registry import Registry, Release
 from recsys.sessions import of_the_same_people
 from recsys.settings import Settings
-from recsys.trial import Trials
+from recsys.trial import Trial, Trials
 from training.candidate import Candidate
 from training.fit import fit
 from training.sound import faults
@@ -77,6 +77,8 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
     began = time.monotonic()
     parse(settings.update.strategy)
     registry, log, still = Registry(home.releases, home.shared), Log(home.log), _nobody_is_forgotten(home)
+    if trial := Trials(home.releases).now():
+        raise BadInput(_waits(trial))
     live = registry.open()
     position = _forward(live, Position(len(log), until))
     new = log.read(live.position, position)
@@ -108,7 +110,7 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
     if not why:
         return {"what": "not due", "events": len(new), "release": live.id}
     if trial := Trials(home.releases).now():
-        return {"what": "not due", "events": len(new), "release": live.id, "reason": f"release {trial.release} is on trial, so that waits"}
+        return {"what": "not due", "events": len(new), "release": live.id, "reason": _waits(trial)}
     if not force and journal.rolled_back_to() == live.id:
         reason = f"somebody rolled back to release {live.id}, so that waits for somebody: go on with recsys job run --force"
         return {"what": "not due", "events": len(new), "release": live.id, "reason": reason}
@@ -149,6 +151,10 @@ def situation(log: Log, live: Release, new: pa.Table, measured: Measured = ()) -
     known = pq.read_table(live.file("items.parquet"), columns=["item_id"])["item_id"].combine_chunks()
     old = log.read(Position(max(0, live.position.offset - 2 * len(new))), live.position)
     return Situation(new, old, known, age.total_seconds() / 3600, measured)
+
+
+def _waits(trial: Trial) -> str:
+    return f"release {trial.release} is on trial, so that waits until it is over (by hand: recsys promote --stop)"
 
 
 def _worth_learning(new: pa.Table) -> bool:
