@@ -11,6 +11,7 @@ import pyarrow as pa
 import redis
 
 from recsys.events import SCHEMA
+from recsys.files import locked
 from recsys.home import Home
 from recsys.journal import Journal
 from recsys.log import Log
@@ -28,6 +29,9 @@ READ = 2000
 
 NOTE = "note.stream."
 COUNT = "note.taken."
+LOCK = ".lock-archive"
+"""In the folder of the log: who holds it archives."""
+
 STREAMS = "note.streams"
 """Which Redis the stream ids belong to: a name made at random, kept there."""
 
@@ -59,8 +63,14 @@ def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | N
     The id of the last event taken from each partition travels in the segment that holds the events, so both are
     committed in one step; a stream is trimmed only behind that. Killed at any point, it can simply be run again:
     events that were committed but not trimmed are skipped by these ids, and by their event ids. What a stream has lost is told to the
-    journal, for nobody can bring it back (see `_set_back` and `_removed`).
+    journal, for nobody can bring it back (see `_set_back` and `_removed`). Of two at once (the archiver beside a server, and the job) one
+    waits for the other: what that one takes meanwhile would look like lost.
     """
+    with locked(folder, name=LOCK):
+        return _archive(client, tenant, folder, journal)
+
+
+def _archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | None) -> int:
     log, notes = Log(folder), Log(folder).notes()
     streams = _name_of_streams(client, tenant)
     mine = notes.get(STREAMS) == streams
@@ -81,6 +91,8 @@ def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | N
         note |= {f"{COUNT}{partition}": str(number) for partition, number in sorted(count.items())}
         gained += log.append(_table(waiting), note)
         _trim(client, tenant, {partition: taken[partition] for partition in waiting})
+        if max(map(len, waiting.values())) < READ:
+            break  # all that waited: what came in meanwhile is for the next time, or under steady traffic this would never end
     log.compact()
     return gained
 
