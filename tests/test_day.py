@@ -1,14 +1,11 @@
-"""The simulated day: what turns at noon, what is counted by hour, what the picture shows, and a tiny day for real."""
+"""The simulated day: what turns at noon, what is counted by the hour, and what the picture shows."""
 
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from worlds import SMALLEST
 
-from benchmarks import day
 from benchmarks.day import DAY_MS, HISTORY, NEW, NOON, bins, the_day, turned, updates
 from benchmarks.day_picture import Bin, Update, draw
 from recsys.simulate import forked, make_world, stories
@@ -91,13 +88,3 @@ def test_the_picture_shows_noon_every_trigger_every_release_and_every_refusal() 
     assert drawn.count('class="refused"') == 1
     assert drawn.count('class="work"') == 3
     assert len(drawn) < 100_000
-
-
-def test_a_tiny_day_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = f"{SMALLEST}\n[job]\nhours = 0\nevents = 30\npoll_seconds = 0.2\n[serving]\nmeasured = 1.0\nwatch_seconds = 0.1\n"
-    for name, value in {"PEOPLE": 60, "FILMS": 120, "SETTINGS": settings}.items():
-        monkeypatch.setattr(day, name, value)
-    told = day.run(tmp_path, seed=0, seconds=4)
-    assert 50 < told["outcomes"] == sum(each["n"] for each in told["bins"]["frozen"])
-    assert sum(told["server's own count of its outcomes"].values()) >= 0.9 * told["outcomes"]  # it counts when nobody waits
-    assert next(iter(told["releases"])) == "000001"
