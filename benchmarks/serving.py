@@ -50,9 +50,9 @@ def run(quick: bool = False) -> list[Figure]:
 
 
 @contextmanager
-def served(home: Path) -> Iterator[tuple[str, int, int]]:
-    """Run `recsys serve` on a home, on any port."""
-    command = [sys.executable, "-m", "recsys.cli", "serve", "--home", str(home), "--port", "0", "--json"]
+def served(home: Path, *words: str) -> Iterator[tuple[str, int, int]]:
+    """Run `recsys serve` on a home, on any port, perhaps with more words."""
+    command = [sys.executable, "-m", "recsys.cli", "serve", "--home", str(home), "--port", "0", "--json", *words]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RECSYS_")}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) as server:
         assert server.stdout is not None

@@ -53,10 +53,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def locked(folder: Path, busy: str | None = None) -> Iterator[None]:
-    """Be the only writer in a folder; the lock goes with its process. With `busy` nobody waits for another: BadInput says that instead."""
+def locked(folder: Path, busy: str | None = None, name: str = LOCK) -> Iterator[None]:
+    """Be the only writer in a folder; the lock goes with its process. With `busy` nobody waits for another: BadInput says that instead.
+
+    name: of the lock, where a folder has one for something else, too.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    handle = os.open(folder / name, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))

@@ -97,7 +97,7 @@ def simulate(
     table = _table({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}) if parts else SCHEMA.empty_table()
     report = Report("events", [f"a simulated app, seed {seed}"], ["simulated"], read=len(table), written=True)
     describe(table, report)
-    Catalogue(home.items, home.shared).add(_metadata(world, first + days))
+    Catalogue(home.items, home.shared).add(metadata(world, first + days))
     report.added = Log(home.log, home.shared).append(table)
     report.known = len(table) - report.added
     report.seconds = time.perf_counter() - began
@@ -128,6 +128,15 @@ def stories(world: World, days: int) -> Iterator[dict[str, np.ndarray]]:
     seen = np.zeros((len(world.joined), SEEN_BITS // 8), np.uint8)
     for day in range(days):
         yield _day(world, shelf, seen, day, np.random.default_rng([world.seed, 3, day]))
+
+
+def forked(world: World, other: World, day: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Play one day twice, by what is true in `world` and in another with the same people and more films; the days before are of `world`."""
+    shelf, seen = _Shelf(world), np.zeros((len(world.joined), SEEN_BITS // 8), np.uint8)
+    for before in range(day):
+        _day(world, shelf, seen, before, np.random.default_rng([world.seed, 3, before]))
+    one, two = (_day(it, _Shelf(it), seen.copy(), day, np.random.default_rng([world.seed, 3, day])) for it in (world, other))
+    return one, two
 
 
 def _first_day(start: str | date | None) -> int:
@@ -291,7 +300,7 @@ def _table(story: dict[str, np.ndarray]) -> pa.Table:
     return pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
 
 
-def _metadata(world: World, days: int) -> pa.Table:
+def metadata(world: World, days: int) -> pa.Table:
     """Return title, genres, year and minutes of the films that have arrived; a cluster has its own words."""
     arrived = int(np.searchsorted(world.born, days - 1, side="right"))
     words = np.random.default_rng([world.seed, 4]).integers(0, len(_FIRST), (len(world.pull), 2, 4))

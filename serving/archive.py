@@ -11,6 +11,7 @@ import pyarrow as pa
 import redis
 
 from recsys.events import SCHEMA
+from recsys.files import locked
 from recsys.home import Home
 from recsys.journal import Journal
 from recsys.log import Log
@@ -36,6 +37,9 @@ NOTE = "note.stream."
 COUNT = "note.taken."
 PASSED = "passed"
 """Ends the key that counts, beside a stream, events that the log held already when they were taken: no segment, so no note."""
+
+LOCK = ".lock-archive"
+"""In the folder of the log: who holds it archives."""
 
 STREAMS = "note.streams"
 """Which Redis the stream ids belong to: a name made at random, kept there."""
@@ -68,8 +72,14 @@ def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | N
     The id of the last event taken from each partition travels in the segment that holds the events, so both are
     committed in one step; a stream is trimmed only behind that. Killed at any point, it can simply be run again:
     events that were committed but not trimmed are skipped by these ids, and by their event ids. What a stream has lost is told to the
-    journal, for nobody can bring it back (see `_set_back` and `_removed`).
+    journal, for nobody can bring it back (see `_set_back` and `_removed`). Of two at once (the archiver beside a server, and the job) one
+    waits for the other: what that one takes meanwhile would look like lost.
     """
+    with locked(folder, name=LOCK):
+        return _archive(client, tenant, folder, journal, shared)
+
+
+def _archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | None, shared: Shared | None) -> int:
     log = Log(folder, shared)
     log.pull()
     notes = log.notes()
@@ -83,7 +93,7 @@ def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | N
     if lost and shared:
         log.pull()
         if log.notes() != notes:  # it was the archiver of another machine that took them
-            return archive(client, tenant, folder, journal, shared)
+            return _archive(client, tenant, folder, journal, shared)
     for partition, why in lost:
         _log.error("partition %d: %s", partition, why)
         if journal:
@@ -98,6 +108,8 @@ def archive(client: redis.Redis, tenant: str, folder: Path, journal: Journal | N
         new = log.append(_table(waiting), note)
         count, gained = come if new else count, gained + new
         _trim(client, tenant, {partition: taken[partition] for partition in waiting}, {} if new else number)
+        if max(map(len, waiting.values())) < READ:
+            break  # all that waited: what came in meanwhile is for the next time, or under steady traffic this would never end
     log.compact()
     return gained
 

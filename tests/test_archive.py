@@ -1,6 +1,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 
@@ -240,6 +241,45 @@ def test_repeats_that_the_log_holds_already_are_no_loss(server, store, tmp_path)
     store.xtrim(stream_key("t", partition), maxlen=0)
     archive(store, "t", tmp_path / "log", Journal(tmp_path))
     assert [line["what"] for line in Journal(tmp_path).read()] == ["loss"], "what is one is still told"
+
+
+def test_under_steady_traffic_a_look_into_the_streams_comes_to_its_end(server, store, tmp_path, monkeypatch):
+    """The job looks before it decides: were it to wait until nobody sends, it would never update."""
+    sent, read = [], archiving._read
+
+    def busy(*words):
+        sent.append(len(sent))
+        assert len(sent) < 10, "it does not end"
+        send(server, *plays(20 * len(sent), 20 * len(sent) + 20))
+        return read(*words)
+
+    monkeypatch.setattr(archiving, "_read", busy)
+    assert archive(store, "t", tmp_path) == 20
+    monkeypatch.setattr(archiving, "READ", 3)
+    monkeypatch.setattr(archiving, "_read", read)
+    send(server, *plays(100, 200))
+    assert archive(store, "t", tmp_path) == 100  # page by page, all that waited
+
+
+def test_of_two_archivers_at_once_neither_takes_the_others_events_for_lost(server, store, tmp_path, monkeypatch):
+    home, names, threads = Home(tmp_path), archiving._name_of_streams, []
+    send(server, *plays(0, 50))
+    archive(store, "t", home.log, Journal(home.job))
+    send(server, *plays(50, 100))
+
+    def overtaken(client, tenant):  # asked when the log was read and the streams were not yet
+        found = names(client, tenant)
+        if not threads:
+            threads.append(threading.Thread(target=archive, args=(redis.Redis.from_url(server.url), "t", home.log, Journal(home.job))))
+            threads[0].start()
+            threads[0].join(1)
+        return found
+
+    monkeypatch.setattr(archiving, "_name_of_streams", overtaken)
+    archive(store, "t", home.log, Journal(home.job))
+    threads[0].join()
+    assert losses(home) == []
+    assert logged(home.log) == [f"e{n}" for n in range(100)]
 
 
 def test_on_a_full_disk_events_wait_in_the_stream(tmp_path):

@@ -341,7 +341,7 @@ async def _send(server: EmbeddedRedis, numbers: range) -> None:
 
 def leftovers(home: Home) -> list[str]:
     """Return what no reader sees and nobody will ever need: half files, and drafts."""
-    return [str(path.relative_to(home.path)) for path in home.path.rglob(".*") if path.name != ".lock"]
+    return [str(path.relative_to(home.path)) for path in home.path.rglob(".*") if not path.name.startswith(".lock")]
 
 
 @dataclass
