@@ -291,7 +291,9 @@ class Everything(RuleBasedStateMachine):
 
     @rule()
     def compact(self) -> None:
+        notes = Log(self.home.log).notes()
         Log(self.home.log).compact()
+        assert Log(self.home.log).notes() == notes
 
     @precondition(lambda self: self.restarts < 1)
     @rule()
@@ -387,6 +389,13 @@ class Everything(RuleBasedStateMachine):
             asked = {receipt["who"]: receipt["at"] for receipt in Forgotten(self.home.forgotten).all() if receipt["completed"] is None}
             if hashed(owner) in asked:
                 self.model.half[owner] = asked[hashed(owner)]
+
+    @rule(owner=st.sampled_from(USERS), told=FACTS)
+    def be_named_in_a_visit_and_half_forgotten(self, owner: str, told: Any) -> None:
+        """Killed as soon as the receipt is there, while what tells of the visit waits; then the archiver comes by."""
+        self.merge(self.events([*(((None, "s3"), *rest) for _, *rest in told), ((owner, "s3"), 0, "play", "heat")]))
+        self.forget_somebody_and_be_killed(owner, FORGETTING[0], 1, False)
+        self.archived()
 
     @rule(owner=st.sampled_from(USERS), told=FACTS)
     def go_on_in_their_sessions_and_be_forgotten_again(self, owner: str, told: Any) -> None:
