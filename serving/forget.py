@@ -88,6 +88,9 @@ def _from_redis(client: redis.Redis, home: Home, serving: Serving, owner: str, r
     receipt["sessions"] = sorted({*receipt["sessions"], *map(hashed, names[1:])})
     receipt["numbers"] = sorted({*receipt.get("numbers", []), *owner_numbers(names).tolist()})
     Forgotten(home.forgotten).write(receipt)
+    for key in client.scan_iter(match=f"{{{serving.tenant}:*}}:gone:*", count=1000):  # sessions of which nothing else is left
+        if key.decode().rpartition(":")[2] in receipt["sessions"]:
+            client.eval(MARK, 1, key, receipt["at"], receipt["at"], kept)
     for name in names:
         profile, seen, _, gone = profile_keys(serving.tenant, name)
         client.eval(MARK, 1, gone, receipt["at"], receipt["at"], kept)

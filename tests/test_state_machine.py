@@ -269,10 +269,12 @@ class Everything(RuleBasedStateMachine):
         self.merge(self.events([((None, "s3"), *rest) for _, *rest in told]))
         self.sign_in("s3", user)
 
-    @rule(owner=st.sampled_from(OWNERS))
-    def delete_a_profile(self, owner: str) -> None:
+    @rule(owner=st.sampled_from(OWNERS), again=st.booleans())
+    def delete_a_profile(self, owner: str, again: bool) -> None:
         self.runner.run(self.people.remove(owner))
         self.model.delete(owner, self.now)
+        if again:
+            self.merge([event for event in self.sent if event.owner == owner])
 
     # --- what the home does
 
