@@ -210,6 +210,8 @@ class Everything(RuleBasedStateMachine):
         """Make events that nobody sent before; two people may give theirs the same ids."""
         made: list[Event] = []
         for (user, visit), age, kind, item in told:
+            if user in self.model.half and visit not in self.model.sessions[user]:
+                visit = None  # whether it would be known for theirs is up to chance
             owner = user or f"session:{visit}"
             id = f"e{sum(event.owner == owner for event in (*self.sent, *made))}"
             made.append(Event(item, kind, self.now - age, id, user, visit))
@@ -377,9 +379,11 @@ class Everything(RuleBasedStateMachine):
         self.model.forget(owner, self.now)
         assert not {event.owner for event in self.waiting()} & self.model.names(owner)
 
-    @rule(owner=st.sampled_from(OWNERS))
-    def forget_somebody(self, owner: str) -> None:
+    @rule(owner=st.sampled_from(OWNERS), deleted=st.booleans())
+    def forget_somebody(self, owner: str, deleted: bool) -> None:
         self.forget(owner)
+        if deleted:
+            self.delete_a_profile(owner, True)
         self.check_releases()
 
     @rule(owner=st.sampled_from(OWNERS), point=st.sampled_from(FORGETTING), turn=st.integers(1, 3), before=st.booleans())
