@@ -28,7 +28,7 @@ from recsys.settings import Serving, Settings
 from serving.archive import archive
 from serving.embedded import RedisNotRunning, end_with, redis_address
 from serving.online import shown_key
-from serving.profiles import MARK, PARTITIONS, RETRY_WINDOW, likers_keys, partition_of, profile_keys, sessions_key, stream_key
+from serving.profiles import FORM, MARK, PARTITIONS, RETRY_WINDOW, likers_keys, partition_of, profile_keys, sessions_key, stream_key
 from serving.warm import remember, warmed
 
 PATIENCE = 120.0
@@ -95,6 +95,9 @@ def _from_redis(client: redis.Redis, home: Home, serving: Serving, owner: str, r
     receipt["sessions"] = sorted({*receipt["sessions"], *map(hashed, names[1:])})
     receipt["numbers"] = sorted({*receipt.get("numbers", []), *owner_numbers(names).tolist()})
     Forgotten(home.forgotten).write(receipt)
+    for key in client.scan_iter(match=f"{{{serving.tenant}:*}}:gone:*", count=1000):  # sessions of which nothing else is left
+        if key.decode().rpartition(":")[2] in receipt["sessions"]:
+            client.eval(MARK, 1, key, receipt["at"], receipt["at"], kept)
     for name in names:
         profile, seen, _, gone = profile_keys(serving.tenant, name)
         client.eval(MARK, 1, gone, receipt["at"], receipt["at"], kept)
@@ -143,6 +146,9 @@ def _sessions(client: redis.Redis, tenant: str, log: Log, user: str, before: set
     found = {id.decode() for id in cast(list[bytes], client.zrange(sessions_key(tenant, user), 0, -1))}
     found |= set(pc.unique(told.filter(pc.equal(told["user_id"], user))["session_id"].drop_null()).to_pylist())
     others = set(pc.unique(told["session_id"].drop_null()).to_pylist()) if before else set()
+    for kind in (f":profile{FORM}:session:", ":seen:session:") if before else ():
+        keys = client.scan_iter(match=f"{{{tenant}:*}}{kind}*", count=1000)
+        others |= {key.decode().split(kind, 1)[1] for key in keys}
     for partition in range(PARTITIONS) if before else [partition_of(user)]:
         for event in _waiting(client, stream_key(tenant, partition)):
             if event.get("session_id") is not None:

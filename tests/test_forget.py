@@ -335,6 +335,26 @@ def test_what_a_file_dated_ahead_goes_too_and_receipts_add_up(home: Home, settin
     assert again["erased"]["events in the log"] == 0
 
 
+def test_the_profile_of_a_session_goes_though_only_the_receipt_still_tells_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with alone(tmp_path) as (home, settings, server):
+        take_in(server.url, [play(None, SESSION, "a"), play(NAME, SESSION, "b")])
+        interrupted(monkeypatch, "_from_redis", home, settings)
+        archive_home(home, settings)  # what waited goes nowhere, by the receipt
+        forget(home, settings, NAME, clean)
+        assert len(people(server.url, lambda profiles: profiles.read(f"session:{SESSION}"))) == 0
+        assert traces(home) == []
+
+
+def test_forgotten_again_what_comes_late_of_a_session_that_only_receipts_know_stays_out(tmp_path: Path) -> None:
+    with alone(tmp_path) as (home, settings, server):
+        take_in(server.url, [play(NAME, SESSION, "a")])
+        forget(home, settings, NAME, clean)
+        between = round(time.time() * 1000) + 1
+        time.sleep(0.01)
+        forget(home, settings, NAME, clean)
+        assert take_in(server.url, [play(None, SESSION, "b", between)]) == [False]
+
+
 def test_a_stranger_costs_nothing_but_a_receipt(home: Home, settings: Settings) -> None:
     before = [(release.manifest, Log(home.log).segments()) for release in map(Registry(home.releases).open, ("000001", "000002"))]
     receipt = forget(home, settings, "nobody", clean)

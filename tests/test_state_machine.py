@@ -210,6 +210,8 @@ class Everything(RuleBasedStateMachine):
         """Make events that nobody sent before; two people may give theirs the same ids."""
         made: list[Event] = []
         for (user, visit), age, kind, item in told:
+            if user in self.model.half and visit not in self.model.sessions[user]:
+                visit = None  # whether it would be known for theirs is up to chance
             owner = user or f"session:{visit}"
             id = f"e{sum(event.owner == owner for event in (*self.sent, *made))}"
             made.append(Event(item, kind, self.now - age, id, user, visit))
@@ -269,10 +271,12 @@ class Everything(RuleBasedStateMachine):
         self.merge(self.events([((None, "s3"), *rest) for _, *rest in told]))
         self.sign_in("s3", user)
 
-    @rule(owner=st.sampled_from(OWNERS))
-    def delete_a_profile(self, owner: str) -> None:
+    @rule(owner=st.sampled_from(OWNERS), again=st.booleans())
+    def delete_a_profile(self, owner: str, again: bool) -> None:
         self.runner.run(self.people.remove(owner))
         self.model.delete(owner, self.now)
+        if again:
+            self.merge([event for event in self.sent if event.owner == owner])
 
     # --- what the home does
 
@@ -291,7 +295,9 @@ class Everything(RuleBasedStateMachine):
 
     @rule()
     def compact(self) -> None:
+        notes = Log(self.home.log).notes()
         Log(self.home.log).compact()
+        assert Log(self.home.log).notes() == notes
 
     @precondition(lambda self: self.restarts < 1)
     @rule()
@@ -373,9 +379,11 @@ class Everything(RuleBasedStateMachine):
         self.model.forget(owner, self.now)
         assert not {event.owner for event in self.waiting()} & self.model.names(owner)
 
-    @rule(owner=st.sampled_from(OWNERS))
-    def forget_somebody(self, owner: str) -> None:
+    @rule(owner=st.sampled_from(OWNERS), deleted=st.booleans())
+    def forget_somebody(self, owner: str, deleted: bool) -> None:
         self.forget(owner)
+        if deleted:
+            self.delete_a_profile(owner, True)
         self.check_releases()
 
     @rule(owner=st.sampled_from(OWNERS), point=st.sampled_from(FORGETTING), turn=st.integers(1, 3), before=st.booleans())
@@ -387,6 +395,13 @@ class Everything(RuleBasedStateMachine):
             asked = {receipt["who"]: receipt["at"] for receipt in Forgotten(self.home.forgotten).all() if receipt["completed"] is None}
             if hashed(owner) in asked:
                 self.model.half[owner] = asked[hashed(owner)]
+
+    @rule(owner=st.sampled_from(USERS), told=FACTS)
+    def be_named_in_a_visit_and_half_forgotten(self, owner: str, told: Any) -> None:
+        """Killed as soon as the receipt is there, while what tells of the visit waits; then the archiver comes by."""
+        self.merge(self.events([*(((None, "s3"), *rest) for _, *rest in told), ((owner, "s3"), 0, "play", "heat")]))
+        self.forget_somebody_and_be_killed(owner, FORGETTING[0], 1, False)
+        self.archived()
 
     @rule(owner=st.sampled_from(USERS), told=FACTS)
     def go_on_in_their_sessions_and_be_forgotten_again(self, owner: str, told: Any) -> None:
