@@ -39,6 +39,7 @@ from serving.forget import forget
 from serving.history import Event
 from serving.profiles import Profiles
 from serving.snapshot import Snapshot
+from serving.warm import warm, warmed
 from serving.wire import Wire
 from training import job
 from training.candidate import STATE, Candidate
@@ -137,7 +138,8 @@ def test_over_http_everything_goes_that_is_kept_of_a_person_and_nothing_of_anybo
             with httpx.Client(base_url=json.loads(server.stdout.readline())["url"], timeout=60) as client:
                 new = [{**row, "timestamp": row["timestamp"] / 1000} for row in rows(240, 300)]  # type: ignore[operator]
                 assert client.post("/v1/events", json=new).json()["accepted"] == 60
-                assert client.get(f"/v1/recommend/{NAME}?explore=0.5&k=5").status_code == 200  # impressions of her wait in the stream
+                shown = client.get(f"/v1/recommend/{NAME}?explore=0.5&k=5&exclude_seen=false").json()["items"]
+                assert len(shown) == 5, "impressions of her wait in the stream, and what she was shown is remembered"
                 found = traces(home)
                 assert {"000001 memory", "000002 memory", "000001 neighbours", "000002 neighbours"} < set(found)
                 assert any(where.startswith("log/") for where in found)
@@ -353,6 +355,16 @@ def test_forgotten_again_what_comes_late_of_a_session_that_only_receipts_know_st
         time.sleep(0.01)
         forget(home, settings, NAME, clean)
         assert take_in(server.url, [play(None, SESSION, "b", between)]) == [False]
+
+
+def test_how_far_the_profiles_were_filled_is_known_though_the_last_event_was_theirs(home: Home, settings: Settings) -> None:
+    Log(home.log).append(event_table(rows(240, 246)))  # ends with one of hers, whose id tells how far it came
+    with EmbeddedRedis(home.redis) as server, redis.Redis.from_url(server.url) as client:
+        warm(server.url, home, settings)
+        assert "redis" in " ".join(traces(home))
+        forget(home, settings, NAME, clean)
+        assert traces(home) == []
+        assert warmed(client, Log(home.log), settings.serving) == 246
 
 
 def test_a_stranger_costs_nothing_but_a_receipt(home: Home, settings: Settings) -> None:
