@@ -432,3 +432,16 @@ def test_of_those_who_are_answered_together_nobody_suffers_from_anothers_mistake
     assert all(snapshot is engine.snapshot and ids(found) == ids(alone) for snapshot, found in first)
     assert isinstance(mixed[1], BadInput)
     assert [ids(found) for _, found in (mixed[0], mixed[2])] == [ids(alone)] * 2
+
+
+def test_a_release_without_somebody_who_was_forgotten_is_loaded_under_its_old_name(tmp_path, caplog):
+    publish_release(tmp_path, ["a", "b", "c"])
+    engine = Engine(tmp_path / "releases")
+    engine.refresh()
+    before = engine.snapshot
+    assert not engine.refresh()
+    assert engine.snapshot is before
+    Registry(tmp_path / "releases").rewrite("000001", lambda folder: Neighbours(capacity=7).write(folder))
+    assert engine.refresh()
+    assert engine.snapshot.neighbours.capacity == 7
+    assert not engine.refresh()
