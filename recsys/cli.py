@@ -268,6 +268,8 @@ def promote(
         return
     if id is None:
         raise BadInput(f"name a release: {', '.join(registry.ids()) or 'there is none; train one with: recsys fit'}")
+    if hours and (shadow or not canary):
+        raise BadInput("--hours goes with --canary: a shadow never goes live by itself, and without either the release does at once")
     if id == live and not (canary or shadow):
         raise BadInput(f"release {id} is live already")
     registry.open(id).verify()
@@ -284,8 +286,6 @@ def promote(
         how = "asked beside the live one for" if shadow else "shown to"
         _show({"live": live, "trial": vars(trial)}, json, f"release {id} is {how} {trial.share:.4%} of the people; see: recsys status")
         return
-    if hours:
-        raise BadInput("--hours goes with --canary: without, the release goes live at once")
     registry.point_to(id)
     trials.end()
     journal.add("promoted", release=id, was=live, reason="by hand")

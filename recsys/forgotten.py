@@ -35,9 +35,6 @@ class Forgotten:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def __len__(self) -> int:
-        return len(list(self.folder.glob("*.json")))
-
     def all(self) -> list[dict[str, Any]]:
         """Return the receipts, oldest first."""
         return sorted((json.loads(path.read_text()) for path in self.folder.glob("*.json")), key=lambda receipt: receipt["at"])

@@ -215,6 +215,7 @@ def test_collecting_keeps_what_is_on_trial(home: Home) -> None:
         ("000002 --canary lots", "'lots' is no share"),
         ("000002 --canary 80%", "from 0.01% to 50%"),
         ("000001", "release 000001 is live already"),
+        ("000002 --shadow --hours 2", "a shadow never goes live by itself"),
         ("000002 --hours 2", "--hours goes with --canary"),
         ("000002 --stop", "leave the rest out"),
     ],
