@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import log
 from typing import Any
@@ -130,9 +131,16 @@ def outcomes(client: redis.Redis, tenant: str, since: int = 0) -> list[Outcome]:
     """Return what was measured from a moment on, ms, oldest first."""
     found, after = [], f"{since}-0"
     while some := client.xrange(outcomes_key(tenant), min=after, count=10_000):
-        found += [Outcome(**orjson.loads(fields[b"o"])) for _, fields in some]  # type: ignore[union-attr, index]
+        found += read(fields[b"o"] for _, fields in some)  # type: ignore[union-attr, index]
         after = f"({some[-1][0].decode()}"  # type: ignore[index, union-attr]
     return found
+
+
+def read(written: Iterable[bytes]) -> Iterator[Outcome]:
+    """Give outcomes as they were written; those of another version of recsys are passed over."""
+    for one in written:
+        with suppress(TypeError, ValueError):
+            yield Outcome(**orjson.loads(one))
 
 
 def shown_key(tenant: str, owner: str) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 
-import orjson
 from redis.exceptions import RedisError
 
 from recsys.errors import RecsysError
@@ -13,7 +12,7 @@ from recsys.journal import Journal
 from recsys.trial import Trial
 from serving.behind import FEW, Comparison, Tally
 from serving.engine import Engine
-from serving.online import Outcome, outcomes_key
+from serving.online import outcomes_key, read
 from serving.wire import Wire
 
 _log = logging.getLogger("recsys.trial")
@@ -44,7 +43,7 @@ class TrialWatch:
         if trial is None:
             return None
         while some := await self.wire.call("XRANGE", self.stream, self._after, "+", "COUNT", READ):
-            found = [Outcome(**orjson.loads(fields[1])) for _, fields in some]
+            found = read(fields[1] for _, fields in some)
             self._tally.add(one for one in found if one.trial == trial.began)  # else it followed a list from before
             self._after = f"({some[-1][0].decode()}"
         so_far = self._tally.comparison()

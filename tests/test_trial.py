@@ -327,6 +327,7 @@ def test_what_was_measured_before_a_trial_does_not_count_in_it(home: Home) -> No
             await asyncio.sleep(0.01)
             Trials(home.releases).begin("000002", 0.5)
             engine.refresh()
+            await wire.call("XADD", outcomes_key("recsys"), "*", "o", b'{"of": "another version"}')  # which must not end the watch
             found = await TrialWatch(engine, wire, "recsys", home).look()
             wire.close()
             return found
