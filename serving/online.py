@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass
 from math import log
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import redis
@@ -129,10 +129,10 @@ class Online:
 
 def outcomes(client: redis.Redis, tenant: str, since: int = 0) -> list[Outcome]:
     """Return what was measured from a moment on, ms, oldest first."""
-    found, after = [], f"{since}-0"
-    while some := client.xrange(outcomes_key(tenant), min=after, count=10_000):
-        found += read(fields[b"o"] for _, fields in some)  # type: ignore[union-attr, index]
-        after = f"({some[-1][0].decode()}"  # type: ignore[index, union-attr]
+    found, after = list[Outcome](), f"{since}-0"
+    while some := cast(list[tuple[bytes, dict[bytes, bytes]]], client.xrange(outcomes_key(tenant), min=after, count=10_000)):
+        found += read(fields[b"o"] for _, fields in some)
+        after = f"({some[-1][0].decode()}"
     return found
 
 
