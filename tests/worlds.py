@@ -37,6 +37,19 @@ epochs = 1
 """
 """A config.toml with which a fit takes a moment."""
 
+NO_MEMORY = {
+    "memory:start": np.zeros(1, np.int64),
+    "memory:whose": np.zeros(0, np.uint64),
+    "memory:item": np.zeros(0, np.int32),
+    "memory:kind": np.zeros(0, np.int8),
+    "memory:gap": np.zeros(0, np.int8),
+    "memory:weight": np.zeros(0, np.float32),
+    "memory:moment": np.zeros(0, np.int16),
+    "memory:wish": np.zeros((0, 5), np.int32),
+    "memory:keys": np.zeros(0),
+}
+"""What a release writes whose replay memory is empty (training.candidate.memory_tensors); without torch."""
+
 
 def event_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Make a table of events; timestamps in ms, what is not said is null."""
@@ -78,6 +91,8 @@ def publish_release(
         np.save(draft / "bias.npy", start)
         ItemIndex.build(table, start, towers, exact_below, 0.98).write(draft)
         (neighbours or Neighbours()).write(draft)
+        (draft / "strategy").mkdir()
+        save_file(NO_MEMORY, draft / "strategy" / "state.safetensors")
         Fusion.start(*weights).write(draft)
         Again.start().write(draft)
         onnx.save(mean_tower(rows.shape[1]), draft / "user_tower.onnx")

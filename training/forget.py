@@ -10,7 +10,6 @@ from recsys.errors import ReleaseDamaged
 from recsys.files import write_beside
 from recsys.neighbours import Neighbours
 from training.candidate import MEMORY, STATE, memory_from, memory_tensors
-from training.memory import Memory
 
 
 def forget(folder: Path, whose: np.ndarray) -> int:
@@ -18,7 +17,7 @@ def forget(folder: Path, whose: np.ndarray) -> int:
 
     whose (P,) uint64: who they are, as recsys.sessions.owner_numbers has them.
     """
-    neighbours, state = Neighbours.read(folder), load_file(folder / STATE) if (folder / STATE).exists() else memory_tensors(Memory.empty(0))
+    neighbours, state = Neighbours.read(folder), load_file(folder / STATE)
     if f"{MEMORY}whose" not in state:
         raise ReleaseDamaged("a release of another version of recsys does not say whose examples it remembers")
     memory = memory_from(state)
