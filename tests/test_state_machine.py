@@ -133,7 +133,7 @@ class Taught:
 
     def write(self, draft: Path) -> dict[str, Any]:
         self.neighbours.write(draft)
-        (draft / "strategy").mkdir(exist_ok=True)
+        (draft / "strategy").mkdir()
         save_file(memory_tensors(self.memory), draft / STATE)
         pq.write_table(pa.table({"item_id": ITEMS}), draft / "items.parquet")
         return {"position": self.position.as_dict(), "metrics": {}, "now": self.now}
