@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys.files import clear, locked, write_beside
+from recsys.files import clear, locked, sha256, write_beside
 from recsys.shared import Moved, Shared, State
 
 SCHEMA = pa.schema(
@@ -91,21 +91,23 @@ class Catalogue:
         while True:
             if self.shared:
                 self.shared.whole(partial(self._follow, self.shared))
+            since = self.shared.state.erasures if self.shared else 0
             table, old = rows(), self.segments()
             number = int(old[-1].stem) + 1 if old else 0
             try:
                 if len(table):
-                    write_beside(self.folder / f"{number:06d}.parquet", partial(self._fill, table, number, instead), exclusive=True)
+                    fill = partial(self._fill, table, number, since, old if instead else [])
+                    write_beside(self.folder / f"{number:06d}.parquet", fill, exclusive=True)
             except Moved:
                 continue  # another machine has added something, perhaps this
             for path in old if instead else ():
                 path.unlink()
             return len(table)
 
-    def _fill(self, table: pa.Table, number: int, instead: bool, beside: Path) -> None:
+    def _fill(self, table: pa.Table, number: int, since: int, instead: list[Path], beside: Path) -> None:
         pq.write_table(table, beside, compression="zstd")
         if self.shared:
-            self.shared.add("items", number, number + 1, beside, instead)
+            self.shared.add("items", number, number + 1, len(table), beside, since, [sha256(old) for old in instead])
 
     def _follow(self, shared: Shared, state: State) -> None:
         """Have the segments that a state of the journal names, and no others."""

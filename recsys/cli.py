@@ -352,7 +352,12 @@ def restore(
 
 @app.command()
 def forget(
-    user: Annotated[str, typer.Argument(help='A user_id, or "session:ID" for somebody who never signed in; - reads it from stdin.')],
+    user: Annotated[
+        str, typer.Argument(help='A user_id, or "session:ID" for somebody who never signed in; - reads it from stdin.', show_default=False)
+    ] = "",
+    pending: Annotated[
+        bool, typer.Option("--pending", help="Complete what was killed here, or asked for on another machine of a shared store.")
+    ] = False,
     home: _HomeOption = HOME,
     config: _ConfigOption = None,
     set: _SetOption = None,
@@ -362,24 +367,34 @@ def forget(
 
     A receipt stays in H/forgotten, by the hash of the name: it lists what was erased where, and which backups still hold it. Should what
     they did come again, from a client or a file, it is left out. Interrupted, the same command completes it. What the towers learned from
-    everybody together stays in their weights until the next `recsys fit`.
+    everybody together stays in their weights until the next `recsys fit`. Where machines share a store they are erased there, and each
+    other machine erases what it has of them: a server within seconds (store.look_seconds), `recsys forget --pending` at once.
     """
+    from recsys.joined import open_home
     from recsys.progress import bar
+    from serving.forget import complete
     from serving.forget import forget as erase
     from training.forget import forget as clean
 
-    place, settings = Home(home), _settings(home, config, set)
-    if not place.path.exists():
-        raise BadInput(f"there is no home {place.path}; --home names the one to erase {'a person' if user == '-' else repr(user)} from")
+    settings = _settings(home, config, set)
+    if pending and user:
+        raise BadInput("--pending is for everybody who is not forgotten wholly yet; leave the user_id out")
+    if not home.exists():
+        raise BadInput(f"there is no home {home}; --home names the one to erase {'a person' if user in ('', '-') else repr(user)} from")
     name = sys.stdin.read().removesuffix("\n") if user == "-" else user
-    if not name:
+    if not name and not pending:
         raise BadInput("whom? recsys forget wants a user_id")
+    place = open_home(home, settings)
     try:
         with bar(json) as step:
-            receipt = erase(place, settings, name, clean, step)
+            done = complete(place, settings, clean, step) if pending else [erase(place, settings, name, clean, step)]
     except KeyboardInterrupt:
         err.print("stopped half-way; what is erased is gone, and the same command completes it", style="yellow")
         raise
+    if pending:
+        _show({"completed": done}, json, f"completed: {len(done)}" if done else "everybody who asked to be forgotten is")
+        return
+    receipt = done[0]
     found = [f"{count:,} {what}" for what, count in receipt["erased"].items() if count]
     there = [copy["folder"] for copy in receipt["backups"] if copy["there"]]
     held = [f"still there, and may hold them: the backup {folder}" for folder in there]

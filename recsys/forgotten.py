@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,29 @@ def hashed(owner: str) -> str:
     return hashlib.sha256(owner.encode()).hexdigest()
 
 
+class Asked(TypedDict):
+    """What other machines must know of somebody who is to be forgotten: when they asked, in words and in ms, and which sessions were
+    theirs, as `hashed` has them.
+    """
+
+    asked: str
+    at: int
+    sessions: list[str]
+
+
+def together(one: Asked | None, other: Asked) -> Asked:
+    """Return what two machines know together of one person."""
+    if one is None:
+        return other
+    newer = max(one, other, key=lambda asked: asked["at"])
+    return {"asked": newer["asked"], "at": newer["at"], "sessions": sorted({*one["sessions"], *other["sessions"]})}
+
+
+def asked(receipt: dict[str, Any]) -> Asked:
+    """Return what a receipt tells other machines."""
+    return {"asked": receipt["asked"], "at": receipt["at"], "sessions": receipt["sessions"]}
+
+
 class Forgotten:
     """The receipts of one home, H/forgotten/HASH.json.
 
@@ -39,6 +62,26 @@ class Forgotten:
         """Return the receipts, oldest first."""
         return sorted((json.loads(path.read_text()) for path in self.folder.glob("*.json")), key=lambda receipt: receipt["at"])
 
+    def pending(self) -> list[dict[str, Any]]:
+        """Return the receipts of those of whom not all is erased here, oldest first."""
+        return [receipt for receipt in self.all() if receipt["completed"] is None]
+
+    def follow(self, others: dict[str, Asked]) -> None:
+        """Take over what was asked for on other machines, by `hashed`: such a receipt is to be completed here too."""
+        if not others:
+            return
+        with locked(self.folder):
+            clear(self.folder)
+            for who, told in others.items():
+                path = self.folder / f"{who}.json"
+                here = json.loads(path.read_text()) if path.exists() else {"erased": {}, "completed": None, "earlier": []}
+                both = together(asked(here) if "at" in here else None, told)
+                if "at" in here and both == asked(here):
+                    continue
+                if here["completed"] is not None and told["at"] > here["at"]:
+                    here = {**_again(here), "sessions": here["sessions"]}
+                write_atomically(path, json.dumps({"who": who, **here, **both, "completed": None}, indent=1))
+
     def begin(self, owner: str, sessions: Iterable[str] = ()) -> dict[str, Any]:
         """Return the receipt of somebody who is to be forgotten: that of an attempt that did not end, or a new one.
 
@@ -51,17 +94,13 @@ class Forgotten:
             before = json.loads(path.read_text()) if path.exists() else {}
             if before and before["completed"] is None:
                 return before
-            now, earlier = time.time(), [*before.get("earlier", ())]
-            if before:
-                earlier.append({name: before[name] for name in ("asked", "completed", "erased")})
+            now = time.time()
             receipt = {
                 "who": hashed(owner),
                 "asked": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
                 "at": int(now * 1000),
                 "sessions": sorted({*before.get("sessions", []), *sessions}),
-                "erased": {},
-                "completed": None,
-                "earlier": earlier,
+                **_again(before),
             }
             write_atomically(path, json.dumps(receipt, indent=1))
             return receipt
@@ -78,9 +117,17 @@ class Forgotten:
 
     def hides(self, table: pa.Table) -> np.ndarray:
         """Say of each event whether it may not come into the log (again), (N,) bool: somebody forgotten did it, before they asked."""
-        files = [(file.name, file.inode()) for file in os.scandir(self.folder)] if self.folder.exists() else []
-        until = _until(self.folder, tuple(files))
+        found = os.scandir(self.folder) if self.folder.exists() else ()
+        until = _until(self.folder, tuple((file.name, file.inode(), file.stat().st_mtime_ns) for file in found))
         return _before(table, until) if until and len(table) else np.zeros(len(table), bool)
+
+
+def _again(before: dict[str, Any]) -> dict[str, Any]:
+    """Return what a receipt begins with, where `before` is that of an earlier time, if there was one."""
+    earlier = [*before.get("earlier", ())]
+    if before:
+        earlier.append({name: before[name] for name in ("asked", "completed", "erased")})
+    return {"erased": {}, "completed": None, "earlier": earlier}
 
 
 def did(names: Iterable[str], at: int, table: pa.Table) -> np.ndarray:
@@ -92,8 +139,10 @@ def did(names: Iterable[str], at: int, table: pa.Table) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def _until(folder: Path, files: tuple[tuple[str, int], ...]) -> dict[str, int]:
-    """Return up to when the past of whom is kept out, ms, by the hash of the name; files: a receipt that is written anew is another one."""
+def _until(folder: Path, files: tuple[tuple[str, int, int], ...]) -> dict[str, int]:
+    """Return up to when the past of whom is kept out, ms, by the hash of the name; files: a receipt that is written anew is another one,
+    by when, for it may get the number of one that is gone.
+    """
     receipts = Forgotten(folder).all()
     return {name: receipt["at"] for receipt in receipts for name in (receipt["who"], *receipt["sessions"])}
 

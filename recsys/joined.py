@@ -1,12 +1,16 @@
 """A home that shares a store with others: joined once, pulled from whenever it matters."""
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from recsys.catalogue import Catalogue
 from recsys.errors import BadInput
-from recsys.files import locked, sha256
+from recsys.files import locked
+from recsys.forgotten import Forgotten, asked
 from recsys.home import Home
 from recsys.log import Log
 from recsys.registry import MANIFEST, Registry
@@ -51,17 +55,19 @@ def _join(home: Home, shared: Shared) -> None:
             )
         shared.join(False)
     try:
+        for receipt in Forgotten(home.forgotten).all():
+            shared.ask_to_forget(receipt["who"], asked(receipt))
         for path in log.segments():
             first, behind = map(int, path.stem.split("-"))
             if behind > shared.look().end:
-                shared.add("log", first, behind, path)
+                shared.add("log", first, behind, pq.read_metadata(path).num_rows, path, shared.state.erasures)
         for path in catalogue.segments():
             if not any(segment.first >= int(path.stem) for segment in shared.look().items):
-                shared.add("items", int(path.stem), int(path.stem) + 1, path)
+                shared.add("items", int(path.stem), int(path.stem) + 1, pq.read_metadata(path).num_rows, path, shared.state.erasures)
         for id in registry.ids():
             if id not in shared.look().releases:
-                shared.upload(id, registry.folder / id, MANIFEST)
-                shared.commit(partial(_brought, {"release": {id: sha256(registry.folder / id / MANIFEST)}, "live": registry.current()}))
+                with shared.uploaded(id, registry.folder / id, MANIFEST) as about:
+                    shared.commit(partial(_brought, {"release": {id: asdict(about)}, "live": registry.current()}))
     except Moved:
         raise BadInput(f"another home brought its own into the store {shared.store.url} meanwhile; name another folder there") from None
     shared.join(True)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from recsys.errors import BadInput
 from recsys.events import SCHEMA, identities
-from recsys.files import clear, locked, write_beside
+from recsys.files import clear, locked, sha256, write_beside
 from recsys.forgotten import Forgotten
 from recsys.shared import Moved, Shared, State
 
@@ -99,7 +99,7 @@ class Log:
     def compact(self) -> int:
         """Put small segments together; return how many there are less. Killed at any point, every event is there once."""
         with locked(self.folder), suppress(Moved):  # where others have put some together meanwhile, that is for the next time
-            before = self.segments()
+            since, before = self._erasures(), self.segments()
             self._sweep()
             while run := _run(self.segments()):
                 parts = [_segment(path) for path in run]
@@ -108,7 +108,7 @@ class Log:
                 metadata |= _erased_as(np.concatenate([_erased(part.schema) for part in parts]))
                 path = self.folder / f"{_bounds(run[0])[0]:012d}-{_bounds(run[-1])[1]:012d}.parquet"
                 whole = pa.concat_tables([part.replace_schema_metadata() for part in parts]).replace_schema_metadata(metadata)
-                write_beside(path, partial(self._fill, whole, path, True), exclusive=True)
+                write_beside(path, partial(self._fill, whole, path, since, run), exclusive=True)
                 for part in run:
                     part.unlink()
         return len(before) - len(self.segments())
@@ -125,6 +125,7 @@ class Log:
             while True:
                 if self.shared:
                     self.shared.whole(partial(self._follow, self.shared))
+                since = self._erasures()
                 new = self._without_known(table.filter(pa.array(~self.forgotten.hides(table))))
                 try:
                     for start in range(0, len(new), SEGMENT_ROWS):
@@ -134,11 +135,11 @@ class Log:
                             **(SCHEMA.metadata or {}),
                             **({k.encode(): v.encode() for k, v in (notes or {}).items()} if last else {}),
                         }
-                        self._commit(part.replace_schema_metadata(metadata))
+                        self._commit(part.replace_schema_metadata(metadata), since)
                         added += len(part)
                     return added
                 except Moved:
-                    continue  # another machine has added events, perhaps some of these
+                    continue  # another machine has added events, perhaps some of these, or somebody is to be forgotten
 
     def erase(self, which: Callable[[pa.Table], np.ndarray]) -> int:
         """Write the segments anew that hold events of which `which` says so, without them; return how many went.
@@ -148,16 +149,20 @@ class Log:
         """
         gone = 0
         with locked(self.folder):
-            self._sweep()
-            for path in self.segments():
-                hit = which(_segment(path, ["user_id", "session_id", "timestamp"]))
-                if hit.any():
-                    whole = _segment(path)
-                    erased = np.union1d(_erased(whole.schema), _offsets(whole, _bounds(path)[0])[hit])
-                    left = whole.filter(pa.array(~hit)).replace_schema_metadata({**(whole.schema.metadata or {}), **_erased_as(erased)})
-                    write_beside(path, partial(_write, left))
-                    gone += int(hit.sum())
-        return gone
+            while True:
+                if self.shared:
+                    self.shared.whole(partial(self._follow, self.shared))
+                since = self._erasures()
+                self._sweep()
+                try:
+                    for path in self.segments():
+                        hit = which(_segment(path, ["user_id", "session_id", "timestamp"]))
+                        if hit.any():
+                            write_beside(path, partial(self._fill, _without(_segment(path), hit, _bounds(path)[0]), path, since, [path]))
+                            gone += int(hit.sum())
+                    return gone
+                except Moved:
+                    continue  # another machine has put some together, or somebody else is to be forgotten
 
     def read(self, after: Position | None = None, upto: Position | None = None, columns: list[str] | None = None) -> pa.Table:
         """Return the events that belong to `upto` (default: all) but not to `after` (default: nothing), in log order."""
@@ -202,16 +207,20 @@ class Log:
         for path in {*self.folder.glob("[0-9]*-[0-9]*.parquet")} - {*self.segments()}:
             path.unlink()
 
-    def _commit(self, part: pa.Table) -> None:
+    def _commit(self, part: pa.Table, since: int) -> None:
         first = len(self)
         path = self.folder / f"{first:012d}-{first + len(part):012d}.parquet"
-        write_beside(path, partial(self._fill, part, path, False), exclusive=True)
+        write_beside(path, partial(self._fill, part, path, since, []), exclusive=True)
 
-    def _fill(self, table: pa.Table, path: Path, together: bool, beside: Path) -> None:
-        """Fill a file that gets the name `path`; where a store is shared, that has it first."""
+    def _fill(self, table: pa.Table, path: Path, since: int, instead: list[Path], beside: Path) -> None:
+        """Fill a file that gets the name `path` and stands for others; where a store is shared, that has it first (see Shared.add)."""
         _write(table, beside)
         if self.shared:
-            self.shared.add("log", *_bounds(path), beside, together)
+            self.shared.add("log", *_bounds(path), len(table), beside, since, [sha256(old) for old in instead])
+
+    def _erasures(self) -> int:
+        """Return how often it was heard of somebody who is to be forgotten: before anything is read that is to be written."""
+        return self.shared.state.erasures if self.shared else 0
 
     def _follow(self, shared: Shared, state: State) -> None:
         """Have the segments that a state of the journal names, and none that those stand for."""
@@ -219,7 +228,8 @@ class Log:
             raise BadInput(f"the log in {self.folder} holds events that its store does not; move them out of it, and import them again")
         for segment in state.log:
             path = self.folder / f"{segment.first:012d}-{segment.behind:012d}.parquet"
-            if not path.exists():
+            written_anew = segment.rows < segment.behind - segment.first  # each time there are less
+            if not path.exists() or (written_anew and pq.read_metadata(path).num_rows != segment.rows):
                 shared.fetch("log", segment, path)
         self._sweep()
 
@@ -244,6 +254,12 @@ def _understood(metadata: dict[bytes, bytes] | None, path: Path) -> dict[bytes, 
     if not came.isdecimal() or int(came) > known:
         raise BadInput(f"{path} is of version {came} of the log's schema, and this recsys reads versions up to {known}; update recsys")
     return metadata
+
+
+def _without(table: pa.Table, hit: np.ndarray, first: int) -> pa.Table:
+    """Return a segment without some of its events, (N,) bool, whose offsets it says are erased."""
+    erased = np.union1d(_erased(table.schema), _offsets(table, first)[hit])
+    return table.filter(pa.array(~hit)).replace_schema_metadata({**(table.schema.metadata or {}), **_erased_as(erased)})
 
 
 def _write(table: pa.Table, path: Path) -> None:

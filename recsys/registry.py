@@ -8,7 +8,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from recsys.errors import ReleaseDamaged, ReleaseNotFound, Superseded
 from recsys.files import clear, draft, exchange, locked, sha256, sweep, sync, write_atomically
 from recsys.log import Position
-from recsys.shared import Shared, State
+from recsys.shared import Moved, Published, Shared, State
 from recsys.trial import Trials
 
 MANIFEST = "manifest.json"
@@ -147,15 +147,22 @@ class Registry:
         for path in draft.rglob("*"):
             sync(path)
         sync(draft)
-        if self.shared:
-            self.shared.upload(id, draft, MANIFEST)
-        with locked(self.folder):
+        with ExitStack() as held:
+            if self.shared:
+                since = self.shared.look().erasures
+                if not still():
+                    raise _read_of_them()
+                uploaded = held.enter_context(self.shared.uploaded(id, draft, MANIFEST))
+            held.enter_context(locked(self.folder))
             if self.current() != parent:
                 raise _moved(self.current(), parent)
             if not still():
-                raise Superseded("somebody asked to be forgotten while this release was built; run the update again")
+                raise _read_of_them()
             if self.shared:
-                self.shared.commit(partial(_claimed, id, parent, sha256(draft / MANIFEST), live))
+                try:
+                    self.shared.commit(partial(_claimed, id, parent, uploaded, live), since)
+                except Moved:
+                    raise _read_of_them() from None
             try:
                 os.rename(draft, self.folder / id)  # fails on a name that is taken: put-if-absent
             except OSError:
@@ -172,8 +179,17 @@ class Registry:
 
         It is given a copy, made of links: a file is replaced, never written into. The copy takes the release's place in one step where the
         system can exchange two folders (Linux), else in two, between which the id is not there. A server that has the release open reads
-        on from what it has, and loads the new one within a second.
+        on from what it has, and loads the new one within a second. Where a store is shared, that has it first.
         """
+        while True:
+            try:
+                return self._rewrite(id, change)
+            except Moved:
+                self.pull()  # another machine has written it anew, too, or collected it
+                if id not in self.ids():
+                    return False
+
+    def _rewrite(self, id: str, change: Callable[[Path], object]) -> bool:
         with self.draft() as draft, locked(self.folder):
             release = self.open(id).verify()
             names = list(release.manifest["files"])
@@ -189,6 +205,9 @@ class Registry:
             (draft / MANIFEST).write_text(_written(sealed({**release.manifest, "content": content, "files": files})))
             for path in (*draft.rglob("*"), draft):
                 sync(path)
+            if self.shared:
+                with self.shared.uploaded(id, draft, MANIFEST) as uploaded:
+                    self.shared.commit(partial(_replaced, id, self._digest(id), uploaded))
             exchange(draft, release.folder)
             sync(self.folder)
             return True
@@ -239,23 +258,33 @@ class Registry:
                 self.shared.whole(partial(self._follow, self.shared, all))
 
     def _follow(self, shared: Shared, all: bool, state: State) -> None:
-        for id in dict.fromkeys([state.live, *sorted(state.releases, reverse=True)] if all else [state.live]):
-            if id is None or (self.folder / id).exists():
+        for id in dict.fromkeys([*([state.live] if state.live else []), *sorted(state.releases, reverse=True)]):
+            about, here = state.releases[id], self._digest(id)
+            if here == about.sha256 or (here is None and not all and id != state.live):
                 continue
             with self.draft() as draft:
-                shared.download(id, state.releases[id], draft, MANIFEST)
+                shared.download(id, about, draft, MANIFEST)
                 Release(draft, json.loads((draft / MANIFEST).read_text())).verify()
                 for path in (*draft.rglob("*"), draft):
                     sync(path)
                 with locked(self.folder):
                     if not (self.folder / id).exists():
                         os.rename(draft, self.folder / id)
-                        sync(self.folder)
+                    elif self._digest(id) == here:
+                        exchange(draft, self.folder / id)  # without somebody who was forgotten
+                    sync(self.folder)
         with locked(self.folder):
             state = shared.look()
             if state.live in self.ids() and self.current() != state.live:
                 write_atomically(self.pointer, f"{state.live}\n")
             self._remove([id for id in self.ids() if id not in state.releases])
+
+    def _digest(self, id: str) -> str | None:
+        """Return the hash of a release's manifest, None where it is not here."""
+        try:
+            return sha256(self.folder / id / MANIFEST)
+        except FileNotFoundError:
+            return None
 
     def _remove(self, gone: list[str]) -> None:
         if gone:
@@ -277,13 +306,20 @@ class Registry:
         sweep(self.folder.glob(".draft-*"))
 
 
-def _claimed(id: str, parent: str | None, digest: str, live: bool, state: State) -> dict[str, Any]:
+def _claimed(id: str, parent: str | None, uploaded: Published, live: bool, state: State) -> dict[str, Any]:
     """Return the line of a shared journal that publishes a release on top of its parent; live: and makes it live."""
     if state.live != parent:
         raise _moved(state.live, parent)
     if id <= max(state.releases, default=""):
         raise _taken(id)
-    return {"release": {id: digest}, **({"live": id} if live else {})}
+    return {"release": {id: asdict(uploaded)}, **({"live": id} if live else {})}
+
+
+def _replaced(id: str, digest: str | None, uploaded: Published, state: State) -> dict[str, Any]:
+    """Return the line that puts a release in the place of the same one, which has a manifest of this hash, with somebody in it."""
+    if id not in state.releases or state.releases[id].sha256 != digest:
+        raise Moved
+    return {"release": {id: asdict(uploaded)}}
 
 
 def _pointed(id: str, state: State) -> dict[str, Any]:
@@ -302,6 +338,10 @@ def _collected(gone: list[str], live: str | None, state: State) -> dict[str, Any
 
 def _moved(live: str | None, parent: str | None) -> Superseded:
     return Superseded(f"the live release became {live} while this one was built from {parent}; run the update again")
+
+
+def _read_of_them() -> Superseded:
+    return Superseded("somebody asked to be forgotten while this release was built; run the update again")
 
 
 def _taken(id: str) -> Superseded:

@@ -95,6 +95,15 @@ class Store:
             "(If-None-Match); two machines would publish over each other there. Take a server that can, or leave store.url empty"
         )
 
+    def keeps_versions(self) -> bool:
+        """Say whether the bucket keeps what is replaced or removed; False where it does not tell."""
+        try:
+            with self._asked():
+                told = self._files.call_s3("get_bucket_versioning", Bucket=self._path("").split("/")[0])
+        except RecsysError:
+            return False
+        return bool(told.get("Status") == "Enabled")
+
     @cached_property
     def _files(self) -> Any:
         try:

@@ -322,7 +322,8 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
             app.state.online = Online(wire, serving.tenant, serving.measured, app.state.metrics)
             app.state.forget = Forgetting(home, settings, url)
             await asyncio.to_thread(engine.refresh)
-            tasks = [asyncio.create_task(engine.watch()), asyncio.create_task(app.state.trial_watch.watch())]
+            watched = (engine.watch(), app.state.trial_watch.watch(), app.state.forget.watch())
+            tasks = [asyncio.create_task(watch) for watch in watched]
             if home.shared:
                 tasks.append(asyncio.create_task(engine.follow(settings.store.look_seconds)))
             if serving.popular_hours:

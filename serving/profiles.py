@@ -231,6 +231,11 @@ def profile_keys(tenant: str, owner: str) -> tuple[str, str, str, str]:
     return f"{tag}:profile{FORM}:{owner}", f"{tag}:seen:{owner}", stream_key(tenant, partition), f"{tag}:gone:{hashed(owner)}"
 
 
+def gone_keys(tenant: str, who: str) -> list[str]:
+    """Return the keys of when somebody's profile was deleted where only the hash of their name is known: one in each partition."""
+    return [f"{{{tenant}:{partition}}}:gone:{who}" for partition in range(PARTITIONS)]
+
+
 def sessions_key(tenant: str, user: str) -> str:
     """Return the key of the sessions that a user signed in from, by when."""
     return f"{{{tenant}:{partition_of(user)}}}:sessions:{user}"

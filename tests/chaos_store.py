@@ -1,6 +1,8 @@
-"""Three machines on one store add events, put segments together and publish, each killed by -9 again and again; then everything is counted.
+"""Three machines on one store add events, put segments together, publish and forget people, each killed by -9 again and again; then
+everything is counted.
 
-python tests/chaos_store.py [seconds]: exit code 1 where an event was lost or doubled, homes differ, or two releases have one parent.
+python tests/chaos_store.py [seconds]: exit code 1 where an event was lost or doubled, homes differ, two releases have one parent, or a byte
+in the bucket or in a home tells of somebody who was forgotten.
 """
 
 import os
@@ -11,11 +13,17 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
+from functools import partial
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 from worlds import event_table
 
 from recsys.errors import Superseded
+from recsys.forgotten import Forgotten, asked, did, hashed
+from recsys.home import Home
 from recsys.joined import open_home, pull
 from recsys.log import Log
 from recsys.registry import Registry
@@ -31,16 +39,21 @@ def settings(endpoint: str) -> Settings:
 def work(endpoint: str, folder: str, name: str) -> None:
     """Go on until killed; write down what was done once it was."""
     home, number = open_home(folder, settings(endpoint)), time.time_ns()
-    log, registry = Log(home.log, home.shared), Registry(home.releases, home.shared)
+    log, registry, people = Log(home.log, home.shared), Registry(home.releases, home.shared), list[str]()
     with Path(folder).with_suffix(".done").open("a") as done:
         while True:
-            ids = [f"{name}-{number + n}" for n in range(random.randint(1, 5))]
-            ids.append(f"everybodys-{time.time() // 0.5:.0f}")
+            user, ids = f"u-{name}-{number}-u", [f"{name}-{number + n}" for n in range(random.randint(1, 5))]
             number += len(ids)
-            log.append(event_table([{"user_id": "u", "item_id": "i", "event_type": "play", "timestamp": 0, "event_id": id} for id in ids]))
-            print(*(f"event {id}" for id in ids), sep="\n", file=done, flush=True)
+            both = [(id, user) for id in ids] + [(f"everybodys-{time.time() // 0.5:.0f}", "everybody")]
+            log.append(
+                event_table([{"user_id": user, "item_id": "i", "event_type": "play", "timestamp": 0, "event_id": id} for id, user in both])
+            )
+            print(*(f"event {id} {user}" for id, user in both), sep="\n", file=done, flush=True)
+            people.append(user)
             if random.random() < 0.4:
                 log.compact()
+            if random.random() < 0.2:
+                forget(home, Forgotten(home.forgotten).begin(people.pop(random.randrange(len(people)))))
             if random.random() < 0.3:
                 pull(home)
                 try:
@@ -52,6 +65,22 @@ def work(endpoint: str, folder: str, name: str) -> None:
                     registry.collect(3)
                 except Superseded:
                     pass
+
+
+def forget(home: Home, receipt: dict[str, Any]) -> None:
+    """Forget somebody in the log alone, as serving.forget does it."""
+    assert home.shared is not None
+    home.shared.ask_to_forget(receipt["who"], asked(receipt))
+    Log(home.log, home.shared).erase(partial(did, {receipt["who"]}, receipt["at"]))
+    home.shared.purge()
+    Forgotten(home.forgotten).write({**receipt, "completed": "now"})
+
+
+def tells(home: Home, users: set[str]) -> int:
+    """Return how many files of a home, and of the bucket, tell of somebody, Parquet unpacked."""
+    assert home.shared is not None
+    tables = [*home.log.glob("*.parquet"), *(BytesIO(home.shared.store.read(name)) for name in home.shared.store.names("log/"))]
+    return sum(not users.isdisjoint(pq.read_table(table, columns=["user_id"])["user_id"].to_pylist()) for table in tables)
 
 
 def main(seconds: float) -> bool:
@@ -67,23 +96,29 @@ def main(seconds: float) -> bool:
         urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")).read()
         kills = kill_again_and_again(endpoint, place, seconds)
         done = [line.split() for name in range(MACHINES) for line in Path(place, f"{name}.done").read_text().splitlines()]
-        told = {id for what, id in done if what == "event"}
-        parents = Counter(id for what, id in done if what == "parent")
+        parents = Counter(about[0] for what, *about in done if what == "parent")
         homes = [open_home(Path(place, name), settings(endpoint)) for name in ("0", "1", "2", "new")]
         for home in homes:
             pull(home)
+            for receipt in Forgotten(home.forgotten).pending():
+                forget(home, receipt)
             Log(home.log, home.shared).compact()
-        found = []
+        forgotten = {receipt["who"] for receipt in Forgotten(homes[-1].forgotten).all()}
+        told = {about[0] for what, *about in done if what == "event" and hashed(about[1]) not in forgotten}
+        users = {about[1] for what, *about in done if what == "event" and hashed(about[1]) in forgotten}
+        found, traces = [], 0
         for home in homes:
             pull(home)
             Registry(home.releases).open().verify()
             found.append(sorted(Log(home.log).read(columns=["event_id"])["event_id"].to_pylist()))
+            traces += tells(home, users)
         store.stdin.close()
     lost, twice = len(told - set(found[0])), len(found[0]) - len(set(found[0]))
     alike, beside = all(each == found[0] for each in found), parents.total() - len(parents)
     print(f"{kills} kills, {len(told):,} events told to be in the log: {lost} lost, {twice} twice, {len(set(found[0]) - told)} not told")
     print(f"{parents.total()} releases told to be published: {beside} beside another; all homes alike: {alike}")
-    return alike and not (lost or twice or beside)
+    print(f"{len(users)} people of {len(forgotten)} who were forgotten had been told of: {traces} files still tell of one")
+    return alike and not (lost or twice or beside or traces)
 
 
 def kill_again_and_again(endpoint: str, place: str, seconds: float) -> int:

@@ -1,6 +1,5 @@
 """Forgetting a person: afterwards nothing under the home tells of them, whatever was interrupted, and nobody else lost anything."""
 
-import asyncio
 import json
 import multiprocessing
 import os
@@ -8,80 +7,41 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
-from safetensors.numpy import load_file
-from worlds import SMALLEST, event_table
+from person import BEGAN, NAME, SESSION, fitted_home, ids, others, people, rows, take_in, traces
+from typer.testing import CliRunner
+from worlds import event_table
 
+from recsys.cli import app
 from recsys.errors import RecsysError, Superseded
 from recsys.forgotten import Forgotten, hashed
 from recsys.home import Home
 from recsys.intake import import_events
 from recsys.journal import Journal
 from recsys.log import Log, Position
-from recsys.neighbours import Neighbours
 from recsys.registry import Registry
-from recsys.sessions import owner_numbers
 from recsys.settings import Settings, load_settings
 from serving import forget as rooms
 from serving.archive import archive_home
 from serving.embedded import EmbeddedRedis
-from serving.forget import forget
-from serving.history import Event
-from serving.profiles import Profiles
+from serving.forget import complete, forget
 from serving.snapshot import Snapshot
 from serving.warm import warm, warmed
-from serving.wire import Wire
 from training import job
-from training.candidate import STATE, Candidate
+from training.candidate import Candidate
 from training.forget import forget as clean
-
-NAME, SESSION = "alice-3f1c", "tv-77ab"
-TRACES = (NAME.encode(), SESSION.encode())
-BEGAN = round(time.time() * 1000) - 86_400_000
-
-
-def rows(first: int, last: int, began: int = BEGAN) -> list[dict[str, object]]:
-    """Events of 20 people and, each seventh, hers: half of them in a session before she signed in, which is told once."""
-    found = []
-    for n in range(first, last):
-        who: dict[str, object] = {"user_id": f"u{n * 3 % 20}"}
-        if n % 7 == 0:
-            who = {"session_id": SESSION} if n % 2 else {"user_id": NAME, "session_id": SESSION if n % 4 == 0 else None}
-        event = {"event_id": f"{who.get('user_id') or SESSION}-{n}", "item_id": f"i{n * n % 15}", "timestamp": began + 1000 * n}
-        found.append({**event, "event_type": "play", **who})
-    return found
-
-
-def others(events: pa.Table) -> list[dict[str, object]]:
-    """Return the events of everybody else, as they are in a log."""
-    return [row for row in events.to_pylist() if row["user_id"] != NAME and row["session_id"] != SESSION]
-
-
-def ids(events: list[dict[str, object]]) -> list[str]:
-    return sorted(str(event["event_id"]) for event in events)
 
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory, exported_once: None) -> Home:
-    """A home with a log and two releases that know her."""
-    home = Home(tmp_path_factory.mktemp("forget") / "a home")
-    home.config.parent.mkdir()
-    home.config.write_text(f"{SMALLEST}\n[serving]\nport = 0\nwatch_seconds = 0.1\nmeasured = 1.0\n")
-    settings = load_settings(home.config, environ={})
-    for first, last in ((0, 150), (150, 240)):
-        Log(home.log).append(event_table(rows(first, last)))
-        job.update_and_publish(home, settings) if first else job.fit_and_publish(home, settings)
-    return home
+    return fitted_home(tmp_path_factory.mktemp("forget") / "a home")
 
 
 @pytest.fixture
@@ -93,40 +53,6 @@ def home(fitted: Home, tmp_path: Path) -> Home:
 @pytest.fixture
 def settings(home: Home) -> Settings:
     return load_settings(home.config, environ={})
-
-
-def traces(home: Home) -> list[str]:
-    """Return where something tells of her: every byte of every file, Parquet unpacked, and the numbers that stand for her name."""
-    whose = owner_numbers([NAME, f"session:{SESSION}"])
-    found = []
-    for path in (path for path in home.path.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        if path.suffix == ".parquet":
-            content += json.dumps(pq.read_table(path).to_pylist(), default=str).encode()
-        if any(trace in content or trace.hex().encode() in content for trace in TRACES):
-            found.append(str(path.relative_to(home.path)))
-    for id in Registry(home.releases).ids():
-        folder = home.releases / id
-        remembered = {"neighbours": Neighbours.read(folder).owner, "memory": load_file(folder / STATE)["memory:whose"]}
-        found += [f"{id} {what}" for what, numbers in remembered.items() if np.isin(numbers, whose).any()]
-    return sorted(found)
-
-
-def people(url: str, use: Callable[[Profiles], Awaitable[Any]]) -> Any:
-    async def main() -> Any:
-        wire = Wire(url)
-        try:
-            return await use(Profiles(wire, "recsys"))
-        finally:
-            wire.close()
-
-    return asyncio.run(main())
-
-
-def take_in(url: str, events: list[dict[str, object]]) -> list[bool]:
-    """Merge events as the API does."""
-    found: list[bool] = people(url, lambda profiles: profiles.merge([Event(**event) for event in events]))  # type: ignore[arg-type]
-    return found
 
 
 def test_over_http_everything_goes_that_is_kept_of_a_person_and_nothing_of_anybody_else(home: Home, settings: Settings) -> None:
@@ -385,6 +311,44 @@ def test_what_cannot_be_read_is_told_and_keeps_it_from_being_complete(home: Home
     subprocess.run(["rm", "-r", str(home.releases / "000001")], check=True)
     assert forget(home, settings, NAME, clean)["completed"]
     assert traces(home) == []
+
+
+def test_what_was_killed_is_completed_without_being_told_the_name(home: Home, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in ("_from_redis", "archive", "_from_log", "_from_releases", "_rewritten"):
+        with EmbeddedRedis(home.redis) as server:
+            take_in(server.url, rows(240, 300))
+        interrupted(monkeypatch, step, home, settings)
+    assert [receipt["completed"] for receipt in complete(home, settings, clean)] != [None]
+    assert traces(home) == []
+    assert ids(Log(home.log).read().to_pylist()) == ids(others(event_table(rows(0, 300))))
+    assert complete(home, settings, clean) == []
+
+
+def test_the_command_completes_whoever_is_pending_and_says_what_it_cannot_read(home: Home) -> None:
+    def recsys(*words: str) -> str:
+        result = CliRunner().invoke(app, ["forget", *words, "--home", str(home.path)])
+        return result.output if result.exception is None else str(result.exception)
+
+    Forgotten(home.forgotten).begin("somebody else")
+    assert "completed: 1" in recsys("--pending")
+    assert "everybody who asked to be forgotten is" in recsys("--pending")
+    assert "leave the user_id out" in recsys("--pending", NAME)
+    assert "whom? recsys forget wants a user_id" in recsys()
+
+
+def test_a_server_completes_what_was_killed(home: Home, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(monkeypatch, "_from_log", home, settings)
+    command = [sys.executable, "-m", "recsys.cli", "serve", "--json", "--home", str(home.path), "--set", "store.look_seconds=0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as server:
+        try:
+            for _ in range(300):
+                if not Forgotten(home.forgotten).pending():
+                    break
+                time.sleep(0.1)
+            assert traces(home) == []
+        finally:
+            server.terminate()
+            server.wait(20)
 
 
 def test_the_command_reads_a_name_from_stdin_lists_backups_and_says_where_the_receipt_is(home: Home, tmp_path: Path) -> None:
