@@ -60,6 +60,7 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
         learn(towers, batches, settings.training.epochs, settings.training.lr, strategy, update, settings.training, step)
     else:
         towers.load_state_dict(trained.state_dict())
+    strategy.settle(towers, update)
     update.objective = objective(shares, lessons, memory, settings, seed)  # anew: what is measured must not depend on the steps taken
     strategy.finish(towers, lessons, update)
     return Candidate(

@@ -10,6 +10,7 @@ from recsys.errors import ReleaseDamaged
 from recsys.files import write_beside
 from recsys.neighbours import Neighbours
 from training.candidate import MEMORY, STATE, memory_from, memory_tensors
+from training.strategies import without
 
 
 def forget(folder: Path, whose: np.ndarray) -> int:
@@ -22,8 +23,9 @@ def forget(folder: Path, whose: np.ndarray) -> int:
         raise ReleaseDamaged("a release of another version of recsys does not say whose examples it remembers")
     memory = memory_from(state)
     others, rest = neighbours.without(whose), memory.without(whose)
+    left = without({name: tensor for name, tensor in state.items() if not name.startswith(MEMORY)}, whose) | memory_tensors(rest)
     if len(others) < len(neighbours):
         others.write(folder)
-    if len(rest) < len(memory):
-        write_beside(folder / STATE, partial(save_file, {**state, **memory_tensors(rest)}))
+    if any(len(left[name]) != len(tensor) for name, tensor in state.items() if tensor.ndim):
+        write_beside(folder / STATE, partial(save_file, left))
     return len(neighbours) - len(others) + len(memory) - len(rest)

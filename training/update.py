@@ -61,10 +61,12 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     strategy.load(parent.strategy_state)
     anchor = copy.deepcopy(towers).requires_grad_(False).eval()
     task = objective(shares, lessons, parent.memory, settings, seed)
-    this = Update(anchor, parent.memory, task, np.random.default_rng(seed), settings.training.wishes)
+    this = Update(anchor, parent.memory, task, np.random.default_rng(seed), settings.training.wishes, number, len(parent.vocab))
     strategy.prepare(towers, this)
+    lessons = strategy.select(lessons, this)
     batches = Batches(lessons, settings.training.batch_size, seed, settings.training.wishes)
     learn(towers, batches, settings.update.epochs, settings.update.lr, strategy, this, settings.training, step)
+    strategy.settle(towers, this)
     this.objective = objective(shares, lessons, parent.memory, settings, seed)
     strategy.finish(towers, lessons, this)
 

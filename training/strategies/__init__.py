@@ -1,20 +1,30 @@
-"""Every strategy by name, and lists of them: "replay(share=0.3)+ewc"."""
+"""Every strategy by name, and lists of them: "replay(share=0.3)+ewc". A file in this folder that defines one is all it takes to add it."""
 
 import ast
 import inspect
+import pkgutil
 import re
+from importlib import import_module
 
+import numpy as np
 from torch import Tensor
 
 from recsys.batches import Batch, Examples
 from recsys.errors import BadInput, nearest
 from recsys.towers import Towers
 from training.strategies.base import Strategy, Update
-from training.strategies.ewc import EWC
-from training.strategies.naive import Naive
-from training.strategies.replay import Replay
 
-STRATEGIES: dict[str, type[Strategy]] = {kind.name: kind for kind in (Naive, Replay, EWC)}
+__all__ = ["STRATEGIES", "Composed", "Strategy", "Update", "parse", "without"]
+
+
+def _found() -> dict[str, type[Strategy]]:
+    """Return the strategies that the files of this folder define."""
+    files = [import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
+    kinds = [kind for file in files for kind in vars(file).values() if inspect.isclass(kind) and kind.__module__ == file.__name__]
+    return {kind.name: kind for kind in kinds if issubclass(kind, Strategy) and kind.name}
+
+
+STRATEGIES: dict[str, type[Strategy]] = _found()
 
 _PART = re.compile(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*")
 
@@ -24,7 +34,14 @@ class Composed(Strategy):
 
     def __init__(self, parts: list[Strategy]):
         self.parts = parts
-        self.name = "+".join(part.name for part in parts)
+
+    def __str__(self) -> str:
+        return "+".join(part.name for part in self.parts)
+
+    def select(self, examples: Examples, update: Update) -> Examples:
+        for part in self.parts:
+            examples = part.select(examples, update)
+        return examples
 
     def prepare(self, towers: Towers, update: Update) -> None:
         for part in self.parts:
@@ -47,6 +64,10 @@ class Composed(Strategy):
         for part in self.parts:
             part.project(towers, update)
 
+    def settle(self, towers: Towers, update: Update) -> None:
+        for part in self.parts:
+            part.settle(towers, update)
+
     def finish(self, towers: Towers, examples: Examples, update: Update) -> None:
         for part in self.parts:
             part.finish(towers, examples, update)
@@ -66,7 +87,22 @@ def parse(expression: str) -> Composed:
     names = [part.name for part in parts]
     if len(set(names)) != len(names):
         raise BadInput(f"a strategy stands twice in {expression!r}; name each once")
+    for part in parts:
+        for other in names:
+            if other in part.excludes:
+                raise BadInput(f"{part.name} and {other} do not go together: {part.excludes[other]}; leave one of them out")
     return Composed(parts)
+
+
+def without(state: dict[str, Tensor], whose: np.ndarray) -> dict[str, Tensor]:
+    """Return what the strategies of a release remember, without what some people did: whose (P,) as Examples.whose has them."""
+    left = dict(state)
+    for name, kind in STRATEGIES.items():
+        mine = {key: value for key, value in state.items() if key.startswith(f"{name}/")}
+        if mine:
+            found = kind.without({key.removeprefix(f"{name}/"): value for key, value in mine.items()}, whose)
+            left = {key: value for key, value in left.items() if key not in mine} | {f"{name}/{key}": value for key, value in found.items()}
+    return left
 
 
 def _split(expression: str) -> list[str]:

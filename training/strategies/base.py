@@ -1,6 +1,7 @@
 """How to learn the new without losing the old: small objects asked in fixed phases."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +18,7 @@ class Update:
 
     parent: the towers it starts from, frozen, with rows for the new items; None in a first fit. memory: what was learned
     before. objective: the task loss. rng: the only source of chance. wishes: how often an event's neighbours say what is foretold.
+    number: how many updates lie behind it; 0 in a first fit. known: how many rows the parent had, row 0 among them.
     """
 
     parent: Towers | None
@@ -24,13 +26,24 @@ class Update:
     objective: NextItem
     rng: np.random.Generator
     wishes: float = 0.0
+    number: int = 0
+    known: int = 0
     notes: dict[str, float] = field(default_factory=dict)
 
 
 class Strategy:
-    """A continual-learning method. Every phase does nothing unless a method has something to do there."""
+    """A continual-learning method. Every phase does nothing unless a method has something to do there.
 
-    name = ""
+    excludes: the names of strategies that it cannot stand beside, and why. private: no event of the past may be kept in the release.
+    """
+
+    name: ClassVar[str] = ""
+    excludes: ClassVar[dict[str, str]] = {}
+    private: ClassVar[bool] = False
+
+    def select(self, examples: Examples, update: Update) -> Examples:
+        """Say which of the new sessions to learn from."""
+        return examples
 
     def prepare(self, towers: Towers, update: Update) -> None:
         """Widen or freeze before training; every score stays as it was."""
@@ -50,12 +63,20 @@ class Strategy:
     def project(self, towers: Towers, update: Update) -> None:
         """Edit the gradients before the step."""
 
+    def settle(self, towers: Towers, update: Update) -> None:
+        """Say where the weights come to rest after training."""
+
     def finish(self, towers: Towers, examples: Examples, update: Update) -> None:
         """Measure, after training, what the next update will need."""
 
     def state(self) -> dict[str, Tensor]:
-        """Return what must travel in the release."""
+        """Return what must travel in the release. What is named "...whose" is forgotten with its people: see `without`."""
         return {}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take what travelled in the parent release."""
+
+    @classmethod
+    def without(cls, state: dict[str, Tensor], whose: np.ndarray) -> dict[str, Tensor]:
+        """Return a state without what some people did: whose (P,) as Examples.whose has them. Only for who keeps what single people did."""
+        return state
