@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from recsys.batches import Batches
+from recsys.batches import Batches, Examples
 from recsys.events import counted, positive
+from recsys.neighbours import Neighbours
 from recsys.progress import Step, silent
 from recsys.sessions import sessionise
 from recsys.settings import Settings
@@ -19,8 +20,9 @@ from training.fusing import reweighed
 from training.growth import grown, items_in
 from training.learner import learn
 from training.lessons import lessons as read
+from training.memory import Memory
 from training.prototypes import Prototypes, people
-from training.strategies import Update, parse
+from training.strategies import Composed, Update, parse
 
 MOMENTS = 8
 """Snapshots of popularity over the new events of an update."""
@@ -77,8 +79,8 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
         prototypes=Prototypes(people(towers, [parent.memory.examples, lessons], parent.prototypes.people), parent.prototypes.lean),
         vocab=vocab,
         counts=counts,
-        neighbours=neighbours,
-        memory=parent.memory.add(lessons.remembered(), [settings.training.seed, number]),
+        neighbours=Neighbours(capacity=settings.neighbours.capacity) if strategy.keeps_nothing else neighbours,
+        memory=_memory(strategy, parent.memory, lessons, [settings.training.seed, number]),
         strategy_state={**parent.strategy_state, **strategy.state()},
         titles={**parent.titles, **{id: catalogue[id] for id in vocab.ids[1:] if id in catalogue}},
         kinds=parent.kinds + np.bincount(sessions.kind[is_new], minlength=len(parent.kinds)),
@@ -92,6 +94,10 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
         },
     )
     return reweighed(child, parent, sessions, is_new, [seed, 2])
+
+
+def _memory(strategy: Composed, memory: Memory, lessons: Examples, seed: list[int]) -> Memory:
+    return Memory.empty(memory.size) if strategy.keeps_nothing else memory.add(lessons.remembered(), seed)
 
 
 def _newcomers(new: pa.Table, past: pa.Table) -> int:

@@ -35,6 +35,11 @@ class Composed(Strategy):
     def __init__(self, parts: list[Strategy]):
         self.parts = parts
 
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether no event of the past may be kept in a release."""
+        return any(part.private for part in self.parts)
+
     def __str__(self) -> str:
         return "+".join(part.name for part in self.parts)
 

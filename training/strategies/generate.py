@@ -1,0 +1,89 @@
+"""Generative replay (Shin et al., NeurIPS 2017): what the parent makes up takes the place of a past that may not be kept."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.batches import WISHES, Batch, Examples
+from recsys.batches import batch as as_batch
+from recsys.errors import BadInput
+from recsys.towers import Towers
+from training.strategies.base import Strategy, Update
+
+
+class Generate(Strategy):
+    """Train on the new sessions and, beside them, on sessions that the parent makes up: item by item, as likely as it finds them.
+
+    A release of such a strategy holds no event of anybody: neither a replay memory nor the neighbours' sessions. What an event was and how
+    long after the last is drawn from the new sessions. share: of a batch; sessions: made up for an update; length: their items.
+    """
+
+    name = "generate"
+    private = True
+    excludes: ClassVar[dict[str, str]] = {
+        "replay": "there is no past to replay where none is kept",
+        "ader": "there are no exemplars where none is kept",
+        "agem": "there is no memory to ask where none is kept",
+        "gem": "there is no memory to ask where none is kept",
+        "der": "it keeps sessions, and none may be kept",
+    }
+
+    def __init__(self, share: float = 0.5, sessions: int = 2000, length: int = 10):
+        if not 0 < share < 1:
+            raise BadInput(f"generate.share is the made-up part of a batch, between 0 and 1; got {share}")
+        if sessions < 1:
+            raise BadInput(f"generate.sessions is how many are made up, 1 or more; got {sessions}")
+        if length < 2:
+            raise BadInput(f"generate.length is how many items a made-up session has, 2 or more; got {length}")
+        self.share, self.sessions, self.length = share, int(sessions), int(length)
+        self.new, self.past = Examples.none(), Examples.none()
+
+    def select(self, examples: Examples, update: Update) -> Examples:
+        """Look at what events are like now, and let the parent make up the past."""
+        self.new = examples
+        if update.parent is not None and update.known > 2 and len(examples):
+            self.past = self._made_up(update.parent, update)
+        return examples
+
+    def mix(self, batch: Batch, update: Update) -> Batch:
+        """Add the share of made-up examples to a batch."""
+        n = round(len(batch) * self.share / (1 - self.share))
+        if not n or not len(self.past):
+            return batch
+        return batch.join(as_batch(self.past.take(update.rng.integers(0, len(self.past), n))))
+
+    @torch.no_grad()
+    def _made_up(self, parent: Towers, update: Update) -> Examples:
+        """Return sessions that the parent draws: the first item by how popular it is, each next by its own score, none twice."""
+        rng, n, length = update.rng, self.sessions, min(self.length, parent.users.place.num_embeddings)
+        liked = np.flatnonzero(self.new.weight > 0)
+        told = rng.choice(liked, (n, length))
+        kind, gap = self.new.kind[told], self.new.gap[told]
+        gap[:, 0] = 0
+        popular = update.objective.log_share[0, : update.known].double().clone()
+        popular[0] = -torch.inf
+        item = np.zeros((n, length), np.int64)
+        seen = np.zeros((n, update.known), bool)
+        for place in range(length):
+            scores = popular.expand(n, -1) if place == 0 else self._next(parent, item, kind, gap, place, popular)
+            chance = np.where(seen, -np.inf, scores.numpy())
+            item[:, place] = np.argmax(chance - np.log(-np.log(rng.random(chance.shape))), axis=1)  # a draw by the softmax (Gumbel)
+            seen[np.arange(n), item[:, place]] = True
+        return Examples(
+            start=np.arange(0, n * length + 1, length),
+            whose=np.zeros(n, np.uint64),
+            item=item.astype(np.int32).ravel(),
+            kind=kind.ravel(),
+            gap=gap.ravel(),
+            weight=np.tile((np.arange(length) > 0).astype(np.float32), n),
+            moment=np.full(n * length, -1, np.int16),
+            wish=np.zeros((n * length, WISHES), np.int32),
+        )
+
+    def _next(self, parent: Towers, item: np.ndarray, kind: np.ndarray, gap: np.ndarray, place: int, popular: Tensor) -> Tensor:
+        told = [torch.from_numpy(column[:, :place].astype(np.int64)) for column in (item, kind, gap)]
+        vectors = parent.items(torch.arange(len(popular)))
+        users = parent.users(vectors[told[0]], told[1], told[2])[:, -1]
+        return parent.scale().double() * (users @ vectors.T).double() + parent.popularity.double() * popular
