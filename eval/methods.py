@@ -87,6 +87,33 @@ class _Builder:
         return towers_method(name, parts, settings, self.shared)
 
 
+TOGETHER = (
+    "replay+ewc",
+    "replay+distill",
+    "replay+ewc+distill",
+    "replay+agem",
+    "replay+der",
+    "replay+surprise",
+    "replay+ema",
+    "replay+soup",
+    "replay+partial",
+    "generate+ewc",
+    "replay+ewc+neighbours",
+)
+"""Compositions that `all` asks beside each strategy alone."""
+
+
+def spelled(expression: str) -> str:
+    """Return methods with `all` spelled out: every baseline, frozen, recounted, every strategy by itself, and compositions of them."""
+    written = names.listed(expression)
+    if "all" not in written:
+        return expression
+    from training.strategies import STRATEGIES
+
+    every = [*baselines.BASELINES, "frozen", "recounted", "naive", *sorted({*STRATEGIES} - {"naive"}), *TOGETHER]
+    return ",".join(dict.fromkeys(other for name in written for other in (every if name == "all" else [name])))
+
+
 def _refuse_unknown(name: str, parts: Sequence[names.Part]) -> None:
     from eval.towers import MODES, MODIFIERS, NEIGHBOURS
     from training.strategies import STRATEGIES

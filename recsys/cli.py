@@ -646,8 +646,8 @@ def evaluate(
         str,
         typer.Option(
             help="Comma-separated: baselines (popular, rules, knn, itemknn, als, bpr), frozen, recounted, retrain, window, or any strategy "
-            "(naive, replay, ewc, joined by +); +dropout for more of it in updates, +neighbours for the fused answer that is served. "
-            "Settings stand in parentheses: knn(nearest=300),replay(share=0.3)+ewc."
+            "(docs/strategies.md), joined by +; +dropout for more of it in updates, +neighbours for the fused answer that is served. "
+            "Settings stand in parentheses: knn(nearest=300),replay(share=0.3)+ewc. all: every baseline, every strategy, and compositions."
         ),
     ] = "popular,knn,als,frozen,naive,replay+ewc,replay+ewc+neighbours,retrain",
     k: Annotated[str, typer.Option("--k", help="Lengths of the lists, comma-separated.")] = "10,20",
@@ -694,6 +694,7 @@ def evaluate(
 
     from eval.command import Question, run_to_resume, write
     from eval.command import evaluate as answer
+    from eval.methods import spelled
     from eval.table import table
     from recsys.progress import bar
 
@@ -717,7 +718,7 @@ def evaluate(
         window=_seconds(window),
         train=train,
         cycles=cycles,
-        methods=methods,
+        methods=spelled(methods),
         ks=tuple(_whole_numbers(k)),
         exclude_seen=settings.serving.exclude_seen and not include_seen,
         filter_unseen=filter_unseen,

@@ -14,9 +14,8 @@ from eval.replay import replay
 from eval.run import Run
 from eval.towers import MODES
 from recsys.registry import Registry
-from training.strategies import STRATEGIES
 
-EVERY = [*BASELINES, *MODES, *STRATEGIES, "naive+dropout", "replay(share=0.3)+ewc", "naive+neighbours"]
+EVERY = [*BASELINES, *MODES, "naive", "naive+dropout", "replay(share=0.3)+ewc", "der+soup", "naive+neighbours"]
 
 
 def test_the_contract_covers_every_method():
