@@ -28,11 +28,14 @@ def hashed(owner: str) -> str:
 class Asked(TypedDict):
     """What other machines must know of somebody who is to be forgotten: when they asked, in words and in ms, and which sessions were
     theirs, as `hashed` has them.
+
+    numbers: which stand for them in releases (recsys.sessions.owner_numbers): once the log is without them, nobody has the names any more.
     """
 
     asked: str
     at: int
     sessions: list[str]
+    numbers: list[int]
 
 
 def together(one: Asked | None, other: Asked) -> Asked:
@@ -40,12 +43,13 @@ def together(one: Asked | None, other: Asked) -> Asked:
     if one is None:
         return other
     newer = max(one, other, key=lambda asked: asked["at"])
-    return {"asked": newer["asked"], "at": newer["at"], "sessions": sorted({*one["sessions"], *other["sessions"]})}
+    sessions, numbers = {*one["sessions"], *other["sessions"]}, {*one["numbers"], *other["numbers"]}
+    return {"asked": newer["asked"], "at": newer["at"], "sessions": sorted(sessions), "numbers": sorted(numbers)}
 
 
 def asked(receipt: dict[str, Any]) -> Asked:
     """Return what a receipt tells other machines."""
-    return {"asked": receipt["asked"], "at": receipt["at"], "sessions": receipt["sessions"]}
+    return {"asked": receipt["asked"], "at": receipt["at"], "sessions": receipt["sessions"], "numbers": receipt.get("numbers", [])}
 
 
 class Forgotten:
@@ -100,6 +104,7 @@ class Forgotten:
                 "asked": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
                 "at": int(now * 1000),
                 "sessions": sorted({*before.get("sessions", []), *sessions}),
+                "numbers": before.get("numbers", []),
                 **_again(before),
             }
             write_atomically(path, json.dumps(receipt, indent=1))
@@ -115,10 +120,15 @@ class Forgotten:
         with locked(self.folder):
             write_atomically(self.folder / f"{receipt['who']}.json", json.dumps(receipt, indent=1))
 
+    def written(self) -> tuple[tuple[str, int, int], ...]:
+        """Return what tells whether a receipt was written since: of each its file, and which one and of when that is."""
+        found = os.scandir(self.folder) if self.folder.exists() else ()
+        receipts = (file for file in found if file.name.endswith(".json"))  # those are never removed; half files go at any moment
+        return tuple(sorted((file.name, file.inode(), file.stat().st_mtime_ns) for file in receipts))
+
     def hides(self, table: pa.Table) -> np.ndarray:
         """Say of each event whether it may not come into the log (again), (N,) bool: somebody forgotten did it, before they asked."""
-        found = os.scandir(self.folder) if self.folder.exists() else ()
-        until = _until(self.folder, tuple((file.name, file.inode(), file.stat().st_mtime_ns) for file in found))
+        until = _until(self.folder, self.written())
         return _before(table, until) if until and len(table) else np.zeros(len(table), bool)
 
 

@@ -66,8 +66,9 @@ def _join(home: Home, shared: Shared) -> None:
                 shared.add("items", int(path.stem), int(path.stem) + 1, pq.read_metadata(path).num_rows, path, shared.state.erasures)
         for id in registry.ids():
             if id not in shared.look().releases:
+                since = shared.state.erasures
                 with shared.uploaded(id, registry.folder / id, MANIFEST) as about:
-                    shared.commit(partial(_brought, {"release": {id: asdict(about)}, "live": registry.current()}))
+                    shared.commit(partial(_brought, {"release": {id: asdict(about)}, "live": registry.current()}), since)
     except Moved:
         raise BadInput(f"another home brought its own into the store {shared.store.url} meanwhile; name another folder there") from None
     shared.join(True)

@@ -191,6 +191,7 @@ class Registry:
 
     def _rewrite(self, id: str, change: Callable[[Path], object]) -> bool:
         with self.draft() as draft, locked(self.folder):
+            since = self.shared.state.erasures if self.shared else 0  # before it is uploaded, or `purge` might take it for left over
             release = self.open(id).verify()
             names = list(release.manifest["files"])
             for name in names:
@@ -207,7 +208,7 @@ class Registry:
                 sync(path)
             if self.shared:
                 with self.shared.uploaded(id, draft, MANIFEST) as uploaded:
-                    self.shared.commit(partial(_replaced, id, self._digest(id), uploaded))
+                    self.shared.commit(partial(_replaced, id, self._digest(id), uploaded), since)
             exchange(draft, release.folder)
             sync(self.folder)
             return True
@@ -264,7 +265,7 @@ class Registry:
                 continue
             with self.draft() as draft:
                 shared.download(id, about, draft, MANIFEST)
-                Release(draft, json.loads((draft / MANIFEST).read_text())).verify()
+                _verified(id, draft)
                 for path in (*draft.rglob("*"), draft):
                     sync(path)
                 with locked(self.folder):
@@ -304,6 +305,14 @@ class Registry:
                 os.rename(old, old.with_suffix(""))
         clear(self.folder)
         sweep(self.folder.glob(".draft-*"))
+
+
+def _verified(id: str, draft: Path) -> None:
+    """Raise ReleaseDamaged where what was brought down of a release is not what was published."""
+    try:
+        Release(draft, json.loads((draft / MANIFEST).read_text())).verify()
+    except ReleaseDamaged as error:
+        raise ReleaseDamaged(str(error).replace(draft.name, f"{id} in the store", 1)) from None
 
 
 def _claimed(id: str, parent: str | None, uploaded: Published, live: bool, state: State) -> dict[str, Any]:

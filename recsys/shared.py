@@ -248,10 +248,14 @@ class Shared:
         if before != together(before, asked):
             self.commit(told)
 
+    def fence(self) -> State:
+        """Let nothing be named from here on that was read, or uploaded, before."""
+        return self.commit(lambda _: {"forgotten": {}})
+
     def purge(self) -> int:
         """Remove every file that no line names, be its upload going on: that begins anew. Return how many went. To forget a person."""
         files = [name for room in ROOMS for name in self.store.names(f"{room}/")]
-        state = self.commit(lambda _: {"forgotten": {}})  # from here on none of those can be named
+        state = self.fence()  # from here on none of those can be named
         gone = [name for name in files if not state.names(name)]
         self.store.remove(gone)
         return len(gone)
@@ -278,10 +282,11 @@ class Shared:
         """Keep how far the journal was followed; return the newest that anybody here has seen."""
         with self._one_at_a_time:
             if state.number > self.state.number:
-                before, self.state = self.state, state
-                if self._known():
-                    if state.forgotten != before.forgotten:
-                        self._receipts.follow(state.forgotten)  # before it is known here that they were read
+                known = self._known()
+                if known and state.forgotten != self.state.forgotten:
+                    self._receipts.follow(state.forgotten)  # before it is known here that they were read
+                self.state = state
+                if known:
                     self._keep()
             return self.state
 

@@ -119,14 +119,18 @@ def _erased(
     _from_log(client, home, serving, receipt)
     receipts.write(receipt)
     step("erasing", 2, 4)
-    wrong = _from_releases(home, receipt, clean)
+    done = set[str]()
+    _from_releases(home, receipt, clean, done)
+    receipts.write(receipt)  # from here on no update goes live that has read of them
+    if home.shared:
+        home.shared.fence()
+    wrong = _from_releases(home, receipt, clean, done)  # what went live meanwhile
     step("erasing", 3, 4)
     if home.shared:
         receipt["store"] = _from_store(home.shared)
     receipt |= {"redis": _rewritten(client, home), "backups": _backups(home), "stays": STAYS}
     if not wrong:
         receipt["completed"] = datetime.now(UTC).isoformat(timespec="seconds")
-        del receipt["numbers"]
     receipts.write(receipt)
     step("erasing", 4, 4)
     if wrong:
@@ -193,8 +197,8 @@ def _from_log(client: redis.Redis, home: Home, serving: Serving, receipt: dict[s
         remember(client, log, offset, serving)
 
 
-def _from_releases(home: Home, receipt: dict[str, Any], clean: Clean) -> list[str]:
-    """Take them out of what releases remember; return what stood in the way."""
+def _from_releases(home: Home, receipt: dict[str, Any], clean: Clean, done: set[str]) -> list[str]:
+    """Take them out of what releases remember that are not `done`; return what stood in the way."""
     registry, whose, wrong = Registry(home.releases, home.shared), np.array(receipt["numbers"], np.uint64), []
     try:
         registry.pull(all=len(whose) > 0)  # of a store that is shared: each release has to be here to be written anew
@@ -207,9 +211,10 @@ def _from_releases(home: Home, receipt: dict[str, Any], clean: Clean) -> list[st
         _count(receipt, "remembered in releases", clean(folder, whose))
 
     registry.sweep()
-    for id in registry.ids():
+    for id in sorted({*registry.ids()} - done):
         try:
             registry.rewrite(id, cleaned)
+            done.add(id)
         except StoreAway:
             raise
         except RecsysError as error:

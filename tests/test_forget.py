@@ -157,8 +157,13 @@ def _killed(home: Home, settings: Settings, step: str, before: bool) -> None:
     forget(home, settings, NAME, clean)
 
 
-def test_an_update_that_had_read_of_them_does_not_go_live(home: Home, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asked", [False, True], ids=["before they asked", "before they were erased"])
+def test_an_update_that_had_read_of_them_does_not_go_live(
+    home: Home, settings: Settings, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
     Log(home.log).append(event_table(rows(240, 300)))
+    if asked:
+        Forgotten(home.forgotten).begin(NAME)
     honest = job.update
 
     def meanwhile(*args: object) -> Candidate:

@@ -21,7 +21,7 @@ from person import BEGAN, NAME, SESSION, TRACES, fitted_home, ids, others, peopl
 from worlds import event_table
 
 from recsys.errors import Superseded
-from recsys.forgotten import Asked, Forgotten, hashed
+from recsys.forgotten import Asked, Forgotten, asked, hashed
 from recsys.home import Home
 from recsys.intake import import_events
 from recsys.joined import open_home, pull
@@ -327,7 +327,7 @@ def test_a_server_erases_by_itself_whom_others_forgot_and_lets_no_past_in(a: Hom
 
 
 def test_who_is_known_by_the_hash_alone_is_kept_out_of_redis_too(b: Home, a: Home, settings: Settings) -> None:
-    stranger: Asked = {"asked": "2026-01-01T00:00:00+00:00", "at": BEGAN + 500, "sessions": [hashed("session:tv-9")]}
+    stranger: Asked = {"asked": "2026-01-01T00:00:00+00:00", "at": BEGAN + 500, "sessions": [hashed("session:tv-9")], "numbers": []}
     joined(a).ask_to_forget(hashed("zoe"), stranger)
     pull(b)
     complete(b, settings, clean)
@@ -376,14 +376,109 @@ def test_of_two_machines_receipts_the_later_counts_and_both_their_sessions(tmp_p
     receipts = Forgotten(tmp_path)
     first = receipts.begin("ann", ["s1"])
     receipts.write({**first, "completed": "then"})
-    known: Asked = {"asked": "earlier", "at": first["at"] - 5, "sessions": ["s1"]}
+    known: Asked = {"asked": "earlier", "at": first["at"] - 5, "sessions": ["s1"], "numbers": []}
     receipts.follow({hashed("ann"): known})
     assert receipts.pending() == []
     receipts.follow({hashed("ann"): {**known, "sessions": ["s0"]}})
     (pending,) = receipts.pending()
     assert (pending["at"], pending["asked"], pending["sessions"]) == (first["at"], first["asked"], ["s0", "s1"])
     receipts.write({**pending, "completed": "then"})
-    receipts.follow({hashed("ann"): {"asked": "later", "at": first["at"] + 5, "sessions": []}})
+    receipts.follow({hashed("ann"): {"asked": "later", "at": first["at"] + 5, "sessions": [], "numbers": []}})
     (again,) = receipts.pending()
     assert (again["at"], again["asked"], again["sessions"]) == (first["at"] + 5, "later", ["s0", "s1"])
     assert [earlier["completed"] for earlier in again["earlier"]] == ["then"]
+
+
+def test_what_another_machine_writes_anew_while_the_store_is_cleared_stays_whole(
+    a: Home, b: Home, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, honest = joined(b).store, joined(b).store.put
+
+    def late(files: dict[str, Path]) -> None:
+        honest(files)
+        if any(name.startswith("releases/") for name in files):
+            monkeypatch.setattr(store, "put", honest)
+            joined(a).purge()
+
+    monkeypatch.setattr(store, "put", late)
+    forget(b, settings, "u4", clean)
+    assert store.put == honest
+    new = open_home(tmp_path / "new", settings)
+    pull(new)
+    assert registry(new).ids() == ["000001", "000002"]
+
+
+def test_an_update_that_began_between_the_line_and_the_erasing_does_not_go_live(
+    a: Home, b: Home, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(a).append(event_table(rows(240, 300)))
+    joined(a).ask_to_forget(hashed(NAME), asked(Forgotten(a.forgotten).begin(NAME)))
+    pull(b)
+    honest = job.update
+
+    def forgotten_after(*args: Any) -> Candidate:
+        found = honest(*args)
+        forget(a, settings, NAME, clean)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "update", forgotten_after)
+        with pytest.raises(Superseded, match="asked to be forgotten while this release was built"):
+            job.update_and_publish(b, settings)
+    assert traces_in_the_store(a) == []
+
+
+def test_a_release_that_another_machine_publishes_behind_the_rewriting_is_written_anew_too(
+    a: Home, b: Home, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull(b)
+    before, honest = registry(b).open(), Registry.rewrite
+    about = {name: before.manifest[name] for name in before.manifest.keys() - {"id", "parent", "created", "content", "files", "sha256"}}
+
+    def published_after(self: Registry, id: str, *args: Any) -> bool:
+        found = honest(self, id, *args)
+        if id == "000002":
+            monkeypatch.setattr(Registry, "rewrite", honest)
+            with registry(b).draft() as draft:
+                subprocess.run(f"cp -r {before.folder}/. {draft}; rm {draft}/manifest.json", shell=True, check=True)
+                registry(b).publish(draft, "000003", "000002", about)
+        return found
+
+    monkeypatch.setattr(Registry, "rewrite", published_after)
+    forget(a, settings, NAME, clean)
+    assert registry(a).current() == "000003"
+    assert everything(a, tmp_path, settings) == []
+
+
+def test_a_line_whose_receipts_cannot_be_written_is_not_taken_for_read(a: Home, b: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined(a).ask_to_forget(hashed("zoe"), {"asked": "now", "at": BEGAN, "sessions": [], "numbers": []})
+    with monkeypatch.context() as patch:
+        patch.setattr(Forgotten, "follow", _full)
+        with pytest.raises(OSError, match="no space"):
+            pull(b)
+    pull(b)
+    assert [receipt["who"] for receipt in Forgotten(b.forgotten).all()] == [hashed("zoe")]
+
+
+def _full(*_: object) -> None:
+    raise OSError("no space")
+
+
+def test_a_receipt_that_is_being_written_disturbs_no_writer_of_the_log(tmp_path: Path) -> None:
+    receipts = Forgotten(tmp_path)
+    receipts.begin("u3")
+    (tmp_path / ".half.json.tmp").symlink_to(tmp_path / "gone")  # listed, and gone when it is looked at
+    hidden = receipts.hides(event_table(rows(0, 20)))
+    assert hidden.tolist() == [row.get("user_id") == "u3" for row in rows(0, 20)]
+
+
+def test_killed_when_the_log_has_no_names_any_more_another_machine_completes_it(
+    a: Home, b: Home, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.forget._from_releases", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            forget(a, settings, NAME, clean)
+    pull(b)
+    assert [receipt["who"] for receipt in complete(b, settings, clean)] == [hashed(NAME)]
+    assert everything(b, tmp_path, settings) == []

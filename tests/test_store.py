@@ -228,7 +228,7 @@ def test_a_damaged_download_is_refused_and_the_old_release_stays_live(a: Home, b
     content[len(content) // 2] ^= 1
     (a.path / "damaged").write_bytes(content)
     joined(a).store.put({damaged: a.path / "damaged"})
-    with pytest.raises(ReleaseDamaged, match=f"{name}.* is not the file that was published"):
+    with pytest.raises(ReleaseDamaged, match=f"release 000002.*: {name}.* is not the file that was published"):
         pull(b)
     assert (registry(b).ids(), registry(b).current()) == (["000001"], "000001")
     assert not list(b.releases.glob(".draft-*"))

@@ -19,6 +19,7 @@ from recsys.errors import BadInput, Refused, ReleaseDamaged, ReleaseNotFound, Su
 from recsys.events import HISTORY, milliseconds
 from recsys.forgotten import Forgotten
 from recsys.home import Home
+from recsys.joined import pull
 from recsys.journal import Journal
 from recsys.log import Log, Position
 from recsys.progress import Step, silent
@@ -212,9 +213,20 @@ def _forward(live: Release, wanted: Position) -> Position:
 
 
 def _nobody_is_forgotten(home: Home) -> Callable[[], bool]:
-    """Return what says later whether it is still so that nobody has asked to be forgotten since now: who did may be in what was read."""
-    asked = [(receipt["who"], receipt["at"]) for receipt in Forgotten(home.forgotten).all()]
-    return lambda: asked == [(receipt["who"], receipt["at"]) for receipt in Forgotten(home.forgotten).all()]
+    """Return what says later whether nobody was forgotten since now, nor any step further: who was may be in what is read from here on.
+
+    Where a store is shared, what is read is what the journal said at that moment, or later.
+    """
+    receipts = Forgotten(home.forgotten)
+
+    def told() -> tuple[object, ...]:
+        return receipts.written(), home.shared.state.erasures if home.shared else 0
+
+    if home.shared:
+        home.shared.look()
+    before = told()
+    pull(home)
+    return lambda: before == told()
 
 
 def _publish(
