@@ -30,12 +30,14 @@ class Asked(TypedDict):
     theirs, as `hashed` has them.
 
     numbers: which stand for them in releases (recsys.sessions.owner_numbers): once the log is without them, nobody has the names any more.
+    end: how long the log was then: what came in later and is dated later is of who came back.
     """
 
     asked: str
     at: int
     sessions: list[str]
     numbers: list[int]
+    end: int
 
 
 def together(one: Asked | None, other: Asked) -> Asked:
@@ -44,12 +46,12 @@ def together(one: Asked | None, other: Asked) -> Asked:
         return other
     newer = max(one, other, key=lambda asked: asked["at"])
     sessions, numbers = {*one["sessions"], *other["sessions"]}, {*one["numbers"], *other["numbers"]}
-    return {"asked": newer["asked"], "at": newer["at"], "sessions": sorted(sessions), "numbers": sorted(numbers)}
+    return {**newer, "sessions": sorted(sessions), "numbers": sorted(numbers)}
 
 
 def asked(receipt: dict[str, Any]) -> Asked:
     """Return what a receipt tells other machines."""
-    return {"asked": receipt["asked"], "at": receipt["at"], "sessions": receipt["sessions"], "numbers": receipt.get("numbers", [])}
+    return Asked(**{name: receipt[name] for name in Asked.__annotations__})  # type: ignore[typeddict-item]
 
 
 class Forgotten:
@@ -86,11 +88,12 @@ class Forgotten:
                     here = {**_again(here), "sessions": here["sessions"]}
                 write_atomically(path, json.dumps({"who": who, **here, **both, "completed": None}, indent=1))
 
-    def begin(self, owner: str, sessions: Iterable[str] = ()) -> dict[str, Any]:
+    def begin(self, owner: str, sessions: Iterable[str] = (), end: int = 0) -> dict[str, Any]:
         """Return the receipt of somebody who is to be forgotten: that of an attempt that did not end, or a new one.
 
         Who came back after they were forgotten, and wants to be forgotten again, gets a new one that tells of the earlier ones.
-        sessions: as `hashed` has those that are known to be theirs, which a new one tells from its first moment on.
+        sessions: as `hashed` has those that are known to be theirs, which a new one tells from its first moment on. end: how long the log
+        is.
         """
         with locked(self.folder):
             clear(self.folder)
@@ -105,6 +108,7 @@ class Forgotten:
                 "at": int(now * 1000),
                 "sessions": sorted({*before.get("sessions", []), *sessions}),
                 "numbers": before.get("numbers", []),
+                "end": end,
                 **_again(before),
             }
             write_atomically(path, json.dumps(receipt, indent=1))
@@ -140,12 +144,14 @@ def _again(before: dict[str, Any]) -> dict[str, Any]:
     return {"erased": {}, "completed": None, "earlier": earlier}
 
 
-def did(names: Iterable[str], at: int, table: pa.Table) -> np.ndarray:
-    """Say which events were done by somebody, (N,) bool: names, as `hashed` has them, of a person and the sessions that were theirs.
+def did(receipt: dict[str, Any], table: pa.Table, offset: np.ndarray) -> np.ndarray:
+    """Say which events of a log, at offsets (N,), were done by who is forgotten, (N,) bool: by them and in their sessions.
 
-    at: when they asked to be forgotten, ms; what a clock that is ahead has dated a little later was there already.
+    What was there when they asked goes though a clock that is ahead has dated it later; what came in since goes up to when they asked.
     """
-    return _before(table, dict.fromkeys(names, at + AHEAD))
+    names = (receipt["who"], *receipt["sessions"])
+    before, since = (_before(table, dict.fromkeys(names, receipt["at"] + ahead)) for ahead in (AHEAD, 0))
+    return np.where(offset < receipt["end"], before, since)
 
 
 @lru_cache(maxsize=2)

@@ -141,11 +141,11 @@ class Log:
                 except Moved:
                     continue  # another machine has added events, perhaps some of these, or somebody is to be forgotten
 
-    def erase(self, which: Callable[[pa.Table], np.ndarray]) -> int:
+    def erase(self, which: Callable[[pa.Table, np.ndarray], np.ndarray]) -> int:
         """Write the segments anew that hold events of which `which` says so, without them; return how many went.
 
-        which: asked with the user_id, session_id and timestamp of events, (N,) bool. All other events keep their offsets, so every
-        position still means what it meant. Killed at any point, it can simply be run again.
+        which: asked with the user_id, session_id and timestamp of events, and their offsets (N,): (N,) bool. All others keep their offsets,
+        so every position still means what it meant. Killed at any point, it can simply be run again.
         """
         gone = 0
         with locked(self.folder):
@@ -156,7 +156,8 @@ class Log:
                 self._sweep()
                 try:
                     for path in self.segments():
-                        hit = which(_segment(path, ["user_id", "session_id", "timestamp"]))
+                        told = _segment(path, ["user_id", "session_id", "timestamp"])
+                        hit = which(told, _offsets(told, _bounds(path)[0]))
                         if hit.any():
                             write_beside(path, partial(self._fill, _without(_segment(path), hit, _bounds(path)[0]), path, since, [path]))
                             gone += int(hit.sum())

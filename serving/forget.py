@@ -76,10 +76,10 @@ def forget(home: Home, settings: Settings, owner: str, clean: Clean, step: Step 
     """
     receipts, tenant = Forgotten(home.forgotten), settings.serving.tenant
     with locked(home.forgotten, name=LOCK), _redis(home, settings) as client:
-        Log(home.log, home.shared).pull()
-        # before the receipt: from then on the log takes none of the events that tell
+        # before the receipt: from then on the log takes none of the events that tell, and what waits now is of before
+        archive(client, tenant, home.log, Journal(home.job), home.shared)
         sessions = _sessions(client, tenant, Log(home.log), owner, receipts.sessions(owner))
-        receipt = receipts.begin(owner, (hashed(f"session:{id}") for id in sessions))
+        receipt = receipts.begin(owner, (hashed(f"session:{id}") for id in sessions), len(Log(home.log)))
         return _erased(client, home, settings, owner, receipt, clean, step)
 
 
@@ -191,8 +191,7 @@ def _from_log(client: redis.Redis, home: Home, serving: Serving, receipt: dict[s
     """Write the log anew without them, and what tells how far it was read where that told one of their events."""
     log = Log(home.log, home.shared)
     offset = warmed(client, log, serving)
-    theirs = partial(did, {receipt["who"], *receipt["sessions"]}, receipt["at"])
-    _count(receipt, "events in the log", log.erase(theirs))
+    _count(receipt, "events in the log", log.erase(partial(did, receipt)))
     if offset:
         remember(client, log, offset, serving)
 

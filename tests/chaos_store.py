@@ -71,7 +71,7 @@ def forget(home: Home, receipt: dict[str, Any]) -> None:
     """Forget somebody in the log alone, as serving.forget does it."""
     assert home.shared is not None
     home.shared.ask_to_forget(receipt["who"], asked(receipt))
-    Log(home.log, home.shared).erase(partial(did, {receipt["who"]}, receipt["at"]))
+    Log(home.log, home.shared).erase(partial(did, receipt))
     home.shared.purge()
     Forgotten(home.forgotten).write({**receipt, "completed": "now"})
 

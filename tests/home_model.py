@@ -22,7 +22,7 @@ class Learned:
 
 @dataclass
 class Model:
-    """Everything is as if nothing was ever killed, but for `half`: those whom to forget was interrupted, and when they asked."""
+    """Everything is as if nothing was ever killed, but for `half`: whom to forget was interrupted, when they asked, what there was then."""
 
     held: set[Event] = field(default_factory=set)
     seen: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -30,7 +30,7 @@ class Model:
     sessions: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     deleted: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: -1))
     forgotten: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: -1))
-    half: dict[str, int] = field(default_factory=dict)
+    half: dict[str, tuple[int, set[Event]]] = field(default_factory=dict)
     log: dict[int, Event] = field(default_factory=dict)
     releases: dict[str, Learned] = field(default_factory=dict)
     live: str | None = None
@@ -77,8 +77,8 @@ class Model:
 
     def forget(self, owner: str, now: int) -> None:
         """Forget somebody who asked now or, if that was interrupted, when they asked; returns when all is gone."""
-        at, names = self.half.pop(owner, now), self.names(owner)
-        erased = {event for event in self.held if event.owner in names and event.timestamp <= at + AHEAD}
+        (at, before), names = self.half.pop(owner, (now, self.held)), self.names(owner)
+        erased = {event for event in self.held if event.owner in names and event.timestamp <= at + AHEAD * (event in before)}
         self.held -= erased
         self.log = {offset: event for offset, event in self.log.items() if event not in erased}
         for name in names:
@@ -90,7 +90,7 @@ class Model:
 
     def unsure(self, event: Event) -> bool:
         """Say whether an event may be there or not: it is of somebody whose forgetting was interrupted."""
-        return any(event.owner in self.names(owner) and event.timestamp <= at + AHEAD for owner, at in self.half.items())
+        return any(event.owner in self.names(owner) and event.timestamp <= at + AHEAD for owner, (at, _) in self.half.items())
 
     def in_between(self) -> set[str]:
         """Return whose forgetting was interrupted."""

@@ -140,8 +140,8 @@ def log_and_releases(home: Home) -> None:
 def without_u3(home: Home) -> None:
     """What recsys forget does to log and releases; all of it, with its Redis, is in test_forget.py."""
     receipts = Forgotten(home.forgotten)
-    receipt = receipts.begin("u3")
-    Log(home.log).erase(partial(did, {receipt["who"]}, receipt["at"]))
+    receipt = receipts.begin("u3", end=len(Log(home.log)))
+    Log(home.log).erase(partial(did, receipt))
     for id in Registry(home.releases).ids():
         Registry(home.releases).rewrite(id, lambda folder: write_atomically(folder / "config.toml", "less"))
     receipts.write({**receipt, "completed": "now"})

@@ -136,7 +136,7 @@ def _killed(home: Home, settings: Settings, step: str, before: bool) -> None:
         "the receipt": (forgotten, "write_atomically", 1),
         "the mark": (redis.Redis, "eval", 1),
         "a key": (redis.Redis, "unlink", 1),
-        "archiving": (rooms, "archive", 1),
+        "archiving": (rooms, "archive", 2),
         "a segment": (log, "write_beside", 3),  # the first is that of the archiver, which puts nothing together here
         "a release's file": (files.os, "replace", 9),
         "a release's name": (registry, "exchange", 1),

@@ -327,7 +327,13 @@ def test_a_server_erases_by_itself_whom_others_forgot_and_lets_no_past_in(a: Hom
 
 
 def test_who_is_known_by_the_hash_alone_is_kept_out_of_redis_too(b: Home, a: Home, settings: Settings) -> None:
-    stranger: Asked = {"asked": "2026-01-01T00:00:00+00:00", "at": BEGAN + 500, "sessions": [hashed("session:tv-9")], "numbers": []}
+    stranger: Asked = {
+        "asked": "2026-01-01T00:00:00+00:00",
+        "at": BEGAN + 500,
+        "sessions": [hashed("session:tv-9")],
+        "numbers": [],
+        "end": 0,
+    }
     joined(a).ask_to_forget(hashed("zoe"), stranger)
     pull(b)
     complete(b, settings, clean)
@@ -376,14 +382,14 @@ def test_of_two_machines_receipts_the_later_counts_and_both_their_sessions(tmp_p
     receipts = Forgotten(tmp_path)
     first = receipts.begin("ann", ["s1"])
     receipts.write({**first, "completed": "then"})
-    known: Asked = {"asked": "earlier", "at": first["at"] - 5, "sessions": ["s1"], "numbers": []}
+    known: Asked = {"asked": "earlier", "at": first["at"] - 5, "sessions": ["s1"], "numbers": [], "end": 0}
     receipts.follow({hashed("ann"): known})
     assert receipts.pending() == []
     receipts.follow({hashed("ann"): {**known, "sessions": ["s0"]}})
     (pending,) = receipts.pending()
     assert (pending["at"], pending["asked"], pending["sessions"]) == (first["at"], first["asked"], ["s0", "s1"])
     receipts.write({**pending, "completed": "then"})
-    receipts.follow({hashed("ann"): {"asked": "later", "at": first["at"] + 5, "sessions": [], "numbers": []}})
+    receipts.follow({hashed("ann"): {"asked": "later", "at": first["at"] + 5, "sessions": [], "numbers": [], "end": 0}})
     (again,) = receipts.pending()
     assert (again["at"], again["asked"], again["sessions"]) == (first["at"] + 5, "later", ["s0", "s1"])
     assert [earlier["completed"] for earlier in again["earlier"]] == ["then"]
@@ -451,7 +457,7 @@ def test_a_release_that_another_machine_publishes_behind_the_rewriting_is_writte
 
 
 def test_a_line_whose_receipts_cannot_be_written_is_not_taken_for_read(a: Home, b: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    joined(a).ask_to_forget(hashed("zoe"), {"asked": "now", "at": BEGAN, "sessions": [], "numbers": []})
+    joined(a).ask_to_forget(hashed("zoe"), {"asked": "now", "at": BEGAN, "sessions": [], "numbers": [], "end": 0})
     with monkeypatch.context() as patch:
         patch.setattr(Forgotten, "follow", _full)
         with pytest.raises(OSError, match="no space"):
@@ -482,3 +488,15 @@ def test_killed_when_the_log_has_no_names_any_more_another_machine_completes_it(
     pull(b)
     assert [receipt["who"] for receipt in complete(b, settings, clean)] == [hashed(NAME)]
     assert everything(b, tmp_path, settings) == []
+
+
+def test_who_comes_back_before_another_machine_has_erased_keeps_what_they_do_then(a: Home, b: Home, settings: Settings) -> None:
+    ahead = {**rows(0, 1)[0], "event_id": "ahead", "timestamp": round(time.time() * 1000) + 60_000}
+    assert log(a).append(event_table([ahead])) == 1
+    forget(a, settings, NAME, clean)
+    new = {**rows(0, 1)[0], "event_id": "back", "timestamp": round(time.time() * 1000) + 1}
+    assert log(a).append(event_table([new])) == 1
+    pull(b)
+    complete(b, settings, clean)
+    assert "back" in told(b)
+    assert "ahead" not in told(b)

@@ -301,7 +301,7 @@ def numbered(first: int, last: int) -> pa.Table:
 
 def erase_every(n: int, log: Log) -> int:
     """Erase the events of every n-th person."""
-    return log.erase(lambda events: np.array([int(user[1:]) % n == 0 for user in events["user_id"].to_pylist()]))
+    return log.erase(lambda events, _: np.array([int(user[1:]) % n == 0 for user in events["user_id"].to_pylist()]))
 
 
 def test_without_the_erased_every_other_event_keeps_its_offset(tmp_path):

@@ -394,7 +394,7 @@ class Everything(RuleBasedStateMachine):
         except Killed:
             asked = {receipt["who"]: receipt["at"] for receipt in Forgotten(self.home.forgotten).all() if receipt["completed"] is None}
             if hashed(owner) in asked:
-                self.model.half[owner] = asked[hashed(owner)]
+                self.model.half.setdefault(owner, (asked[hashed(owner)], {*self.model.held}))
 
     @rule(owner=st.sampled_from(USERS), told=FACTS)
     def be_named_in_a_visit_and_half_forgotten(self, owner: str, told: Any) -> None:

@@ -199,7 +199,7 @@ def test_memory_is_a_uniform_sample_whatever_the_pieces():
 
 
 def test_every_config_names_a_strategy_that_can_be_built():
-    configs = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
-    assert len(configs) == 7
+    configs = sorted((Path(__file__).parents[1] / "configs").rglob("*.toml"))
+    assert len(configs) == 11
     for config in configs:
         assert parse(load_settings(config, environ={}).update.strategy).parts

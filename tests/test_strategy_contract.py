@@ -1,8 +1,10 @@
 """What every strategy promises, by itself and with others, through the real fit and update on a small simulated log."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from recsys.log import Log
 from recsys.registry import Registry
 from recsys.settings import Settings, load_settings
 from recsys.simulate import simulate
+from training import strategies
 from training.candidate import Candidate
 from training.fit import fit
 from training.strategies import STRATEGIES, parse, without
@@ -190,6 +193,22 @@ def test_all_that_go_together_run_at_once(left: tuple[str, ...], story: Story, f
     first = updated(fitted(expression), story, 1)
     assert not same(first, updated(fitted("naive"), story, 1))
     assert all(torch.isfinite(value).all() for value in weights(updated(first, story, 2)).values())
+
+
+def test_the_strategy_that_the_readme_adds_is_found_and_works(
+    story: Story, fitted: Callable[[str], Candidate], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = (Path(__file__).parents[1] / "README.md").read_text().split("## Add a strategy")[1]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (said,) = re.findall(r'recsys update --strategy "(.*?)"', section)
+    (tmp_path / "anchor.py").write_text(code)
+    monkeypatch.setattr(strategies, "__path__", [*strategies.__path__, str(tmp_path)])
+    monkeypatch.setitem(STRATEGIES, "anchor", strategies._found()["anchor"])
+    parent = fitted("naive")
+    held, free = updated(parent, story, 1, said), updated(parent, story, 1, "replay(share=0.3)")
+    way = {name: (weights(held)[name] - weights(parent)[name]).norm() for name in held.towers.dense()}
+    further = {name: (weights(free)[name] - weights(parent)[name]).norm() for name in held.towers.dense()}
+    assert sum(way.values()) < 0.8 * sum(further.values())
 
 
 def test_a_private_release_holds_nobody_s_events(story: Story, fitted: Callable[[str], Candidate]) -> None:
