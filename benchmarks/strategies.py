@@ -1,0 +1,77 @@
+"""A table and a picture of a run of `recsys evaluate`: python -m benchmarks.strategies RESULTS.json --out NAME.
+
+Writes benchmarks/results/NAME.json (what the table shows, and what was asked) and docs/NAME.svg (quality against the time of an update),
+and prints the table, each method against the run's baseline.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from eval.page import STYLE
+from eval.pictures import Point, frontier, labels
+from recsys.files import write_atomically
+
+ROOT = Path(__file__).parents[1]
+
+
+def row(found: dict[str, Any], main: str, second: str) -> dict[str, float | None]:
+    """Return what the table shows of a method, quality in %: differences are from the baseline, with their 95% intervals."""
+    cost, kept, interval = found["cost"], found.get("forgetting") or {}, found["intervals"].get(main) or {}
+
+    def percent(value: float | None) -> float | None:
+        return None if value is None else round(100 * value, 4)
+
+    return {
+        main: percent(found["macro"][main]),
+        second: percent(found["macro"][second]),
+        **{name: percent(interval.get(name)) for name in ("low", "high", "difference", "difference_low", "difference_high")},
+        **{name: percent(kept.get(name)) for name in ("forgetting", "backward_transfer", "forward_transfer")},
+        "seconds": cost.get("seconds_learn_last"),
+        "megabytes": cost["release_bytes"] / 1e6 if cost.get("release_bytes") else None,
+    }
+
+
+def table(rows: dict[str, dict[str, Any]], main: str, second: str, baseline: str) -> str:
+    """Return the rows as Markdown, the best first."""
+    heads = ["strategy", main, second, f"{main} against {baseline} (95% interval)", "forgetting, points", "backward", "forward transfer"]
+    heads += ["seconds, last update", "MB a release"]
+    told = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name, values in sorted(rows.items(), key=lambda item: -item[1][main]):
+        known = values["difference"] is not None and name != baseline
+        against = "{difference:+.2f} [{difference_low:+.2f}, {difference_high:+.2f}]".format(**values) if known else ""
+        numbers = [f"{values[main]:.2f}", f"{values[second]:.2f}", against]
+        kept = (values[key] for key in ("forgetting", "backward_transfer", "forward_transfer"))
+        numbers += [f"{value:+.2f}" if value is not None else "" for value in kept]
+        numbers += [f"{values[key]:.0f}" if values[key] is not None else "" for key in ("seconds", "megabytes")]
+        told.append("| " + " | ".join([f"`{name}`", *numbers]) + " |")
+    return "\n".join(told)
+
+
+def main() -> None:
+    """Read a result, write its figures and the picture, print the table."""
+    wanted = argparse.ArgumentParser(description=__doc__)
+    wanted.add_argument("results", type=Path)
+    wanted.add_argument("--out", default="strategies")
+    asked = wanted.parse_args()
+    results = json.loads(asked.results.read_text())
+    k = results["ks"][-1]
+    first, second = f"recall@{k}", f"ndcg@{k}"
+    rows = {name: row(found, first, second) for name, found in results["methods"].items()}
+    kept = {name: results[name] for name in ("command", "machine", "versions", "started", "baseline", "settings")}
+    write_atomically(ROOT / f"benchmarks/results/{asked.out}.json", json.dumps({**kept, "methods": rows}, indent=1) + "\n")
+    label = labels(list(rows))
+    points = [
+        Point(name, number, float(values[first] or 0), x=values["seconds"], label=label[name])
+        for number, (name, values) in enumerate(rows.items())
+        if values["seconds"]
+    ]
+    drawn = frontier(points, "wall seconds for the last update, logarithmic", f"{first}, %")
+    drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    write_atomically(ROOT / f"docs/{asked.out}.svg", drawn.replace("\n", f"\n<style>{STYLE}</style>\n", 1))
+    print(table(rows, first, second, results["baseline"]))
+
+
+if __name__ == "__main__":
+    main()
