@@ -37,7 +37,7 @@ def world(memory: bool = True):
 
 
 def test_the_contract_runs_over_every_strategy():
-    assert sorted(STRATEGIES) == ["adapters", "ewc", "naive", "replay"]
+    assert sorted(STRATEGIES) == ["adapters", "columns", "ewc", "naive", "replay"]
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
@@ -92,6 +92,10 @@ def test_a_list_composes_in_any_order():
         ("ewc(strength=-1)", "0 or more; got -1"),
         ("ewc(gamma=2)", "from 0 to 1; got 2"),
         ("ewc(samples=0)", "1 or more; got 0"),
+        ("columns(most=1)", "a whole number from 2 on; got 1"),
+        ("columns(most=2.5)", "a whole number from 2 on; got 2.5"),
+        ("columns+adapters", "columns and adapters do not go together: each freezes the user tower"),
+        ("adapters+columns", "columns and adapters do not go together: each freezes the user tower"),
         ("adapters(rank=0)", "a whole number from 1 on; got 0"),
         ("adapters(rank=2.5)", "a whole number from 1 on; got 2.5"),
         ("adapters(rank=True)", "a whole number from 1 on; got True"),

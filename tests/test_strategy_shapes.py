@@ -1,4 +1,4 @@
-"""Strategies that change what of the user tower learns: low-rank adapters."""
+"""Strategies that change what of the user tower learns: low-rank adapters, further columns."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from recsys.log import Log
 from recsys.registry import Registry, Release
 from recsys.settings import Model, Settings, Training, load_settings
 from recsys.simulate import simulate
-from recsys.towers import Towers
+from recsys.towers import ENCODERS, Towers, columns
 from serving.snapshot import Snapshot
 from training import export
 from training.candidate import Candidate
@@ -38,7 +39,7 @@ from training.learner import learn
 from training.strategies import Composed, Update, parse
 
 DAY = 86_400_000
-SHAPES = ["adapters"]
+SHAPES = ["adapters", "columns"]
 TINY = {
     "model.dim": 16, "model.blocks": 1, "model.features": 256, "data.history": 12, "training.epochs": 2, "training.negatives": 64,
     "update.epochs": 2, "update.memory": 200,
@@ -116,10 +117,6 @@ def taught(expression: str, epochs: int = 3, **changed: Any) -> tuple[Towers, Up
     learn(towers, Batches(strategy.select(lessons, update), 2, 0), epochs, 0.01, strategy, update, STEPS)
     strategy.settle(towers, update)
     return towers, update, strategy, before
-
-
-def test_every_strategy_that_reshapes_is_tested_here():
-    assert SHAPES == ["adapters"]
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -412,3 +409,136 @@ def test_strip_from_the_shell_takes_an_older_release_too_and_learning_goes_on_fr
 def test_options_between_releases_and_strip_are_refused_not_ignored(home):
     with pytest.raises(BadInput, match="options stand behind the whole command: recsys releases strip"):
         CliRunner().invoke(cli.app, ["releases", "--home", str(home.path), "strip"], catch_exceptions=False)
+
+
+# columns
+
+
+def shaped(encoder: str, columns: int = 1, told: bool = True) -> Towers:
+    """Return towers with some columns which, if `told`, do count."""
+    torch.manual_seed(3)
+    shape = Model(dim=8, heads=2, blocks=1, dropout=0.2, features=16, encoder=encoder)
+    towers = Towers(shape, world()[0].items.features(), length=5, columns=columns).eval()
+    for column in towers.users.columns:
+        if told:
+            torch.nn.init.normal_(column.out.weight)
+    return towers
+
+
+def read(rows: int = 4, length: int = 5) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(1)
+    items = torch.nn.functional.normalize(torch.randn(rows, length, 8), dim=-1)
+    return items, torch.randint(0, 5, (rows, length)), torch.randint(0, 5, (rows, length)), torch.randint(1, length + 1, (rows,))
+
+
+def test_a_tower_without_columns_has_nothing_of_them():
+    assert not [name for name in world()[0].state_dict() if "column" in name]
+    assert (columns(world()[0].state_dict()), columns(shaped("gru", 3).state_dict()), columns([])) == (1, 3, 1)
+
+
+def test_a_lateral_connection_by_hand():
+    """Encoders that double, and triple, what they read; lateral swaps neighbours, out is 10 times.
+
+    x = (1, 2, 0, 0): the first says (2, 4, ..), the second reads (1, 2, ..) + (4, 2, ..) = (5, 4, ..) and says (15, 12, ..).
+    Together that is (152, 124, 0, 0).
+    """
+
+    class Times(torch.nn.Module):
+        def __init__(self, by: float):
+            super().__init__()
+            self.by = by
+
+        def forward(self, x, items):
+            return self.by * x
+
+        def last(self, x, items, lengths):
+            return self.by * x[torch.arange(len(x)), lengths - 1]
+
+    tower = Towers(Model(dim=4, heads=1, blocks=1, features=16), [[]], length=3, columns=2).eval().users
+    column = tower.columns[0]
+    tower.encoder, column.encoder = Times(2.0), Times(3.0)
+    column.lateral.weight.data, column.out.weight.data = torch.eye(4)[[1, 0, 3, 2]], 10 * torch.eye(4)
+    tower._read = lambda items, kinds, gaps: items
+    x = torch.tensor([[[9.0, 9.0, 9.0, 9.0], [1.0, 2.0, 0.0, 0.0]]])
+    wanted = torch.nn.functional.normalize(torch.tensor([152.0, 124.0, 0.0, 0.0]), dim=0)
+    torch.testing.assert_close(tower(x, None, None)[0, 1], wanted)
+    torch.testing.assert_close(tower.last(x, None, None, torch.tensor([2]))[0], wanted)
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_a_third_column_reads_both_before_it_and_changes_nothing_at_first(encoder):
+    towers = shaped(encoder, 2)
+    items, kinds, gaps, _ = read()
+    before = towers.users(items, kinds, gaps)
+    towers.users.widen()
+    assert torch.equal(towers.users(items, kinds, gaps), before)
+    newest = towers.users.columns[-1]
+    assert newest.lateral.weight.shape == (8, 16)
+    torch.nn.init.normal_(newest.out.weight)
+    after = towers.users(items, kinds, gaps)
+    assert not torch.allclose(after, before)
+    for half in (slice(0, 8), slice(8, 16)):
+        changed = newest.lateral.weight.detach().clone()
+        with torch.no_grad():
+            newest.lateral.weight[:, half] = 0
+            assert not torch.allclose(towers.users(items, kinds, gaps), after)
+            newest.lateral.weight.copy_(changed)
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_with_columns_too_serving_computes_what_training_does_and_nobody_knows_the_future(encoder):
+    tower = shaped(encoder, 3).users
+    items, kinds, gaps, lengths = read()
+    everywhere = tower(items, kinds, gaps)
+    torch.testing.assert_close(tower.last(items, kinds, gaps, lengths), everywhere[torch.arange(4), lengths - 1])
+    items[:, 3:] = 0
+    torch.testing.assert_close(tower(items, kinds, gaps)[:, :3], everywhere[:, :3])
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_the_onnx_graph_has_the_columns_and_is_made_anew_when_one_is_added(encoder, tmp_path):
+    export.user_tower(shaped(encoder).users, tmp_path / "one.onnx")
+    tower = shaped(encoder, 2).users
+    export.user_tower(tower, tmp_path / "two.onnx", parent=tmp_path / "one.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "two.onnx")
+    for rows, length in ((1, 1), (6, 3)):
+        given = dict(zip(("items", "kinds", "gaps", "lengths"), read(rows, length), strict=True))
+        answer = session.run(["user"], {name: value.numpy() for name, value in given.items()})[0]
+        np.testing.assert_allclose(answer, tower.last(*given.values()).detach().numpy(), atol=1e-5)
+
+
+def test_the_old_columns_stay_bit_for_bit_and_the_new_one_learns():
+    towers, _, _, before = taught("columns")
+    after = towers.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items() if name.startswith("users."))
+    assert columns(after) == 2
+    assert after["users.columns.0.out.weight"].abs().max() > 0
+    assert not torch.equal(after["items.ids.weight"], before["items.ids.weight"])
+    assert all(weight.requires_grad for weight in towers.parameters())
+
+
+def test_a_full_tower_trains_its_newest_column_further_and_no_other(home):
+    made = [updated(home, "columns(most=3)", days) for days in (18, 21, 25, None)]
+    assert [columns(weights(release)) for release in made] == [2, 3, 3, 3]
+    for older, newer in pairwise(made):
+        one, other = user_tower(older), user_tower(newer)
+        moved = {name for name, weight in one.items() if not torch.equal(weight, other[name])}
+        if columns(one) == columns(other):
+            assert moved == {name for name in one if name.startswith("users.columns.1.")}
+        else:
+            assert moved == set()
+
+
+def test_another_strategy_goes_on_with_the_columns_that_there_are(home):
+    widened = updated(home, "columns", 20)
+    plain = updated(home, "replay+ewc(samples=20)")
+    assert columns(weights(plain)) == 2
+    moved = [name for name, weight in user_tower(widened).items() if not torch.equal(weight, user_tower(plain)[name])]
+    assert {name.split(".")[1] for name in moved} >= {"encoder", "columns", "place"}
+
+
+def test_adapters_stand_beside_the_matrices_of_columns_too(home):
+    widened = updated(home, "columns", 20)
+    updated(home, "adapters")
+    assert "adapters/up/columns.0.encoder.blocks.0.query.weight" in state(Registry(home.releases).open())
+    assert same(user_tower(strip_and_publish(home)), user_tower(widened))
