@@ -46,6 +46,9 @@ job_app = typer.Typer(
 )
 app.add_typer(job_app, name="job")
 
+releases_app = typer.Typer(help="The releases: which there are; and one without what adapters have taught it.")
+app.add_typer(releases_app, name="releases")
+
 _HomeOption = Annotated[
     Path, typer.Option("--home", "-H", envvar="RECSYS_HOME", help="The folder with log/, releases/, redis/. Made when first written to.")
 ]
@@ -156,7 +159,9 @@ def fit(
 def update(
     home: _HomeOption = HOME,
     until: _UntilOption = None,
-    strategy: Annotated[str | None, typer.Option(help='How to remember: naive, replay, "replay(share=0.3)+ewc(strength=50)", ...')] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help='How to remember: naive, replay, "replay(share=0.3)+ewc(strength=50)", replay+adapters, ...')
+    ] = None,
     config: _ConfigOption = None,
     set: _SetOption = None,
     json: _JsonOption = False,
@@ -177,11 +182,15 @@ def update(
         _show(_summary(release), json, _release_line(release))
 
 
-@app.command()
-def releases(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
+@releases_app.callback(invoke_without_command=True)
+def releases(context: typer.Context, home: _HomeOption = HOME, json: _JsonOption = False) -> None:
     """List the releases, oldest first; the live one has a star, one on trial its share of the people. Of an update by the job: ndcg@20 on
     the newest events, and its parent's.
     """
+    if context.invoked_subcommand:
+        if _given(context):
+            raise BadInput(f"options stand behind the whole command: recsys releases {context.invoked_subcommand} ... --home {home}")
+        return
     from recsys.registry import Registry
     from recsys.trial import Trials
 
@@ -200,6 +209,25 @@ def releases(home: _HomeOption = HOME, json: _JsonOption = False) -> None:
     empty = f"no release yet; train the first with: recsys fit --home {home}"
     told = {"live": live, "trial": trial and vars(trial)}
     _show({**told, "releases": [release.manifest for release in found]}, json, table if found else empty)
+
+
+@releases_app.command()
+def strip(
+    id: Annotated[str | None, typer.Argument(help="The release; default: the live one.")] = None,
+    home: _HomeOption = HOME,
+    json: _JsonOption = False,
+) -> None:
+    """Take away what `update --strategy adapters` has laid beside the user tower: it goes back to its base, bit for bit, items stay.
+
+    The result is published as a release of its own and goes live; `recsys rollback` brings the adapters back. Of an older release than the
+    live one, the next update learns again what came after it.
+    """
+    from recsys.progress import bar
+    from training.job import strip_and_publish
+
+    with bar(json) as step:
+        release = strip_and_publish(_place(home), id, step)
+    _show(_summary(release), json, f"release [bold]{release.id}[/bold]: {release.manifest['why']}; live")
 
 
 @app.command()
@@ -1083,6 +1111,8 @@ def _job_line(line: dict[str, Any]) -> str:
         return f"copied to {line['folder']}"
     if line["what"] == "rolled back":
         return f"rolled back to release {line['release']} (was {line['was']})"
+    if line["what"] == "stripped":
+        return f"release {line['release']} is live (was {line['was']}): release {line['of']} without its adapters"
     if line["what"] == "not due":
         why = f"; {line['reason']}" if "reason" in line else ""
         return f"no update is due: {line['events']:,} events since release {line.get('release') or line.get('parent')}{why}"

@@ -1,6 +1,7 @@
 """The two towers: items from their id and content, people from what they did. Both end in unit vectors."""
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -194,11 +195,44 @@ class Recurrent(nn.Module):
 ENCODERS = {"transformer": Transformer, "mean": WeightedMean, "gru": Recurrent}
 
 
-class UserTower(nn.Module):
-    """What a person did, oldest first -> unit vector. No row per person: a new event is a new vector."""
+class Column(nn.Module):
+    """A further encoder beside those before it (progressive networks: Rusu et al., 2016, arXiv 1606.04671, Section 2).
 
-    def __init__(self, settings: Model, length: int):
+    It reads what they read and, over a lateral connection, what they said of it; what it says itself counts nothing at first. A whole
+    encoder stands for a layer there, and what the columns say adds up, for here is one task that changes and not one for each column.
+    """
+
+    def __init__(self, settings: Model, before: int):
         super().__init__()
+        self.lateral = nn.Linear(before * settings.dim, settings.dim, bias=False)
+        self.encoder = ENCODERS[settings.encoder](settings)
+        self.out = nn.Linear(settings.dim, settings.dim, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor, items: Tensor, said: list[Tensor]) -> Tensor:
+        """x, items and what each column before said (B, L, d) -> (B, L, d)."""
+        states: Tensor = self.encoder(self._read(x, said), items)
+        return states
+
+    def last(self, x: Tensor, items: Tensor, lengths: Tensor, said: list[Tensor]) -> Tensor:
+        """The same after the last event, (B, d)."""
+        newest: Tensor = self.encoder.last(self._read(x, said), items, lengths)  # type: ignore[operator]
+        return newest
+
+    def _read(self, x: Tensor, said: list[Tensor]) -> Tensor:
+        beside: Tensor = self.lateral(torch.cat(said, dim=-1))
+        return x + beside
+
+
+class UserTower(nn.Module):
+    """What a person did, oldest first -> unit vector. No row per person: a new event is a new vector.
+
+    columns: encoders, the first among them; more are `widen`'s.
+    """
+
+    def __init__(self, settings: Model, length: int, columns: int = 1):
+        super().__init__()
+        self.settings = settings
         self.kind = nn.Embedding(len(EVENT_TYPES), settings.dim)
         self.gap = nn.Embedding(2 * N_GAPS, settings.dim)  # the second half: of timelines that are read from their end
         self.place = nn.Embedding(length, settings.dim)
@@ -206,15 +240,38 @@ class UserTower(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
         self.drop = Dropout(settings.dropout)
         self.encoder = ENCODERS[settings.encoder](settings)
+        self.columns = nn.ModuleList()
+        while len(self.columns) < columns - 1:
+            self.widen()
+
+    def widen(self) -> None:
+        """Add a column that changes no answer until it has learned."""
+        self.columns.append(Column(self.settings, 1 + len(self.columns)).train(self.training))
 
     def forward(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> Tensor:
         """Items (B, L, d) unit vectors, kinds, gaps (B, L) -> (B, L, d): who the person is after each event."""
-        return F.normalize(self.encoder(self._read(items, kinds, gaps), items), dim=-1)
+        x = self._read(items, kinds, gaps)
+        said = [self.encoder(x, items)]
+        for column in self.columns:
+            said.append(column(x, items, said))
+        return F.normalize(self._together(said), dim=-1)
 
     def last(self, items: Tensor, kinds: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
         """The same after the last event only, which is what serving runs: lengths (B,) >= 1 -> (B, d)."""
-        newest: Tensor = self.encoder.last(self._read(items, kinds, gaps), items, lengths)  # type: ignore[operator]
+        x = self._read(items, kinds, gaps)
+        if not len(self.columns):
+            newest: Tensor = self.encoder.last(x, items, lengths)  # type: ignore[operator]
+        else:
+            said = [self.encoder(x, items)]
+            *between, final = self.columns
+            for column in between:
+                said.append(column(x, items, said))
+            newest = self._together([*(_at(one, lengths) for one in said), final.last(x, items, lengths, said)])  # type: ignore[operator]
         return newest / newest.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
+
+    def _together(self, said: list[Tensor]) -> Tensor:
+        first, *others = said
+        return sum((column.out(one) for column, one in zip(self.columns, others, strict=True)), first)  # type: ignore[operator]
 
     def _read(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> Tensor:
         place = self.place.weight[: items.shape[1]]
@@ -225,13 +282,18 @@ TABLES = ("items.ids.weight", "items.content.weight")
 """The embedding tables: their rows are trained one by one."""
 
 
+def columns(names: Iterable[str]) -> int:
+    """Return how many columns the user tower has in towers whose weights have these names."""
+    return 1 + len({name.split(".")[2] for name in names if name.startswith("users.columns.")})
+
+
 class Towers(nn.Module):
     """Both towers and the temperature between them."""
 
-    def __init__(self, settings: Model, features: list[list[int]], length: int):
+    def __init__(self, settings: Model, features: list[list[int]], length: int, columns: int = 1):
         super().__init__()
         self.items = ItemTower(features, settings.dim, settings.features, settings.id_dropout)
-        self.users = UserTower(settings, length)
+        self.users = UserTower(settings, length, columns)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
         self.popularity = nn.Parameter(torch.tensor(settings.popularity))
 

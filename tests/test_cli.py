@@ -189,7 +189,7 @@ BAD_INPUT = {
     "data get movielens-huge": "there is no data set 'movielens-huge'; did you mean 'movielens-latest-small'",
     "simulate --users 0": "simulate needs users to be 1 or more; got 0",
     "evaluate": "there are no events to evaluate on; import some with: recsys import",
-    "evaluate --data log.csv --methods popular,nearest": "there is no method 'nearest'; allowed: ader, agem, als, bpr, der",
+    "evaluate --data log.csv --methods popular,nearest": "there is no method 'nearest'; allowed: .*als, .*bpr, .*ewc, ",
     "evaluate --data log.csv --methods populer": "there is no method 'populer'; did you mean 'popular'",
     "evaluate --data log.csv --protocol replay": "there is no protocol 'replay'; allowed: ader, next-session, prequential",
     "evaluate --data log.csv --protocol ader": "--protocol ader wants --data FOLDER",

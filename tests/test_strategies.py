@@ -37,7 +37,7 @@ def world(memory: bool = True):
 
 
 def test_the_contract_runs_over_every_strategy():
-    names = "ader agem der distill ema ewc gem generate naive partial replay soup surprise"
+    names = "adapters ader agem columns der distill ema ewc gem generate naive partial replay soup surprise"
     assert sorted(STRATEGIES) == names.split()
 
 
@@ -89,6 +89,16 @@ def test_a_list_composes_in_any_order():
         ("ewc(strength=-1)", "0 or more; got -1"),
         ("ewc(gamma=2)", "from 0 to 1; got 2"),
         ("ewc(samples=0)", "1 or more; got 0"),
+        ("columns(most=1)", "a whole number from 2 on; got 1"),
+        ("columns(most=2.5)", "a whole number from 2 on; got 2.5"),
+        ("columns+adapters", "columns and adapters do not go together: each freezes the user tower"),
+        ("adapters+columns", "columns and adapters do not go together: each freezes the user tower"),
+        ("adapters(rank=0)", "a whole number from 1 on; got 0"),
+        ("adapters(rank=2.5)", "a whole number from 1 on; got 2.5"),
+        ("adapters(rank=True)", "a whole number from 1 on; got True"),
+        ("adapters(alpha=0)", "a number above 0; got 0"),
+        ("adapters(alpha='x')", "a number above 0; got 'x'"),
+        ("adapters(items=2)", "True or False; got 2"),
     ],
 )
 def test_an_expression_that_cannot_be_used_is_refused_with_the_way_out(expression, says):

@@ -105,7 +105,7 @@ def same(one: Candidate, other: Candidate) -> bool:
 
 
 def test_the_contract_runs_over_every_strategy() -> None:
-    assert len(ALL) == 13
+    assert len(ALL) == 15
 
 
 @pytest.mark.parametrize("name", sorted(EVERY))

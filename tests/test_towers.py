@@ -62,6 +62,12 @@ def test_the_onnx_graph_answers_like_torch_for_any_batch_and_length(encoder, tmp
             np.testing.assert_allclose(answer, made.last(items, kinds, gaps, lengths).detach().numpy(), atol=1e-5)
 
 
+def test_a_second_graph_that_one_process_exports_is_for_any_length_too(tmp_path):
+    for name in ("first", "second"):
+        export.user_tower(towers("gru", seed=5).eval().users, tmp_path / f"{name}.onnx")
+    assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
+
+
 def test_vectors_have_length_one_and_the_unknown_item_has_none():
     vectors = towers().item_vectors()
     np.testing.assert_allclose(np.linalg.norm(vectors[1:], axis=1), 1, atol=1e-6)

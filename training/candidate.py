@@ -26,7 +26,7 @@ from recsys.neighbours import Neighbours
 from recsys.registry import FORMAT, Release
 from recsys.sessions import Histories, Pairs
 from recsys.settings import Settings, as_toml, load_settings
-from recsys.towers import Towers
+from recsys.towers import Towers, columns
 from recsys.vocab import Vocabulary
 from training import export
 from training.memory import Memory
@@ -189,8 +189,9 @@ class Candidate:
         settings = (settings or own).model_copy(update={"model": own.model, "data": own.data})
         items = pq.read_table(release.file("items.parquet"))
         tower_features: list[list[int]] = [[], *items["features"].to_pylist()]
-        towers = Towers(own.model, tower_features, own.data.history)
-        towers.load_state_dict(load_file(release.file("towers.safetensors")))
+        weights = load_file(release.file("towers.safetensors"))
+        towers = Towers(own.model, tower_features, own.data.history, columns(weights))
+        towers.load_state_dict(weights)
         state = load_file(release.file(STATE))
         neighbours = Neighbours.read(release.folder)
         neighbours.capacity = settings.neighbours.capacity  # holds from the next addition on

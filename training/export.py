@@ -52,6 +52,8 @@ def _exported(tower: UserTower) -> onnx.ModelProto:
     rows, events = torch.export.Dim("rows", min=1, max=1024), torch.export.Dim("events", min=1, max=tower.place.num_embeddings)
     both = {0: rows, 1: events}
     quiet = io.StringIO()
+    # torch puts a loop in the place of a GRU while it exports, and once: from then on it goes by what it had found before, and unrolls
+    torch.ops.aten.gru.input._dispatch_cache.clear()
     with warnings.catch_warnings(), contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -66,6 +68,7 @@ def _exported(tower: UserTower) -> onnx.ModelProto:
         )
     assert program is not None
     graph = program.model_proto
+    assert all(dim.dim_param for slot in graph.graph.input for dim in slot.type.tensor_type.shape.dim[:2]), "for any B and any L"
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces: machine paths do not belong in a release
     return graph

@@ -8,7 +8,7 @@ import torch
 from recsys.events import HISTORY, milliseconds
 from recsys.sessions import Sessions
 from recsys.settings import Settings
-from recsys.towers import Towers
+from recsys.towers import Towers, columns
 from recsys.vocab import in_order_of_appearance
 
 TRUST = 2.0
@@ -31,7 +31,7 @@ def grown(towers: Towers, settings: Settings, features: list[list[int]], session
     state = towers.state_dict()
     old = state.pop("items.ids.weight")
     known, rows = len(old), len(features)
-    bigger = Towers(settings.model, features, settings.data.history)
+    bigger = Towers(settings.model, features, settings.data.history, columns(state))
     bigger.load_state_dict(state, strict=False)
     own = bigger.items.ids.weight
     own[:known] = old

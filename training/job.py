@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -29,8 +30,10 @@ from recsys.settings import Settings
 from recsys.trial import Trial, Trials
 from training.candidate import Candidate
 from training.fit import fit
+from training.prototypes import people
 from training.sound import faults
 from training.strategies import parse
+from training.strategies.adapters import strip
 from training.triggers import Measured, Situation, reasons
 from training.update import update
 
@@ -89,6 +92,32 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
     with _threads(settings):
         candidate = update(parent, new, context(log, live.position, new), parent.settings, Items(home.items).items(), step)
     return _publish(candidate.at(position, live), registry, live.id, {"why": "new events", **_foretold(live)}, began, still, step)
+
+
+def strip_and_publish(home: Home, id: str | None = None, step: Step = silent) -> Release:
+    """Publish a release (the live one) without the adapters of its user tower, which goes back to its base bit for bit, and make that live.
+
+    Items and all else stay as they are; where the base finds people is measured anew. What a later release had learned, the next update
+    learns again.
+    """
+    began = time.monotonic()
+    registry, still = Registry(home.releases, home.shared), _nobody_is_forgotten(home)
+    if trial := Trials(home.releases).now():
+        raise BadInput(_waits(trial))
+    live = registry.current()
+    release = registry.open(id)
+    candidate = Candidate.load(release)
+    with _threads(candidate.settings):
+        try:
+            state = strip(candidate.towers, candidate.strategy_state, candidate.number)
+        except BadInput as error:
+            raise BadInput(f"release {release.id}: {error}") from None
+        where = people(candidate.towers, [candidate.memory.examples], candidate.prototypes.people)
+        bare = replace(candidate, strategy_state=state, prototypes=replace(candidate.prototypes, people=where), notes={"events": 0.0})
+    told = {"why": f"{release.id} without its adapters", "held back": release.manifest.get("held back", 0), **_foretold(release)}
+    made = _publish(bare.at(release.position, release), registry, live, told, began, still, step)
+    Journal(home.job).add("stripped", release=made.id, of=release.id, was=live)
+    return made
 
 
 def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step: Step = silent, measured: Measured = ()) -> dict[str, Any]:

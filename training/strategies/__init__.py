@@ -34,6 +34,8 @@ class Composed(Strategy):
 
     def __init__(self, parts: list[Strategy]):
         self.parts = parts
+        self.reshaping_first = sorted(parts, key=lambda part: not part.reshapes)
+        self.reshaping_last = sorted(parts, key=lambda part: part.reshapes)
 
     @property
     def keeps_nothing(self) -> bool:
@@ -53,7 +55,7 @@ class Composed(Strategy):
             part.prepare(towers, update)
 
     def mix(self, batch: Batch, update: Update) -> Batch:
-        for part in self.parts:
+        for part in self.reshaping_first:
             batch = part.mix(batch, update)
         return batch
 
@@ -66,11 +68,11 @@ class Composed(Strategy):
         return {name: term for part in self.parts for name, term in part.penalties(towers, batch, update).items()}
 
     def project(self, towers: Towers, update: Update) -> None:
-        for part in self.parts:
+        for part in self.reshaping_last:
             part.project(towers, update)
 
     def settle(self, towers: Towers, update: Update) -> None:
-        for part in self.parts:
+        for part in self.reshaping_first:
             part.settle(towers, update)
 
     def finish(self, towers: Towers, examples: Examples, update: Update) -> None:

@@ -35,11 +35,13 @@ class Strategy:
     """A continual-learning method. Every phase does nothing unless a method has something to do there.
 
     excludes: the names of strategies that it cannot stand beside, and why. private: no event of the past may be kept in the release.
+    reshapes: it learns weights by way of others, so that in `mix` and `settle` its word comes first, and in `project` last.
     """
 
     name: ClassVar[str] = ""
     excludes: ClassVar[dict[str, str]] = {}
     private: ClassVar[bool] = False
+    reshapes: ClassVar[bool] = False
 
     def select(self, examples: Examples, update: Update) -> Examples:
         """Say which of the new sessions to learn from."""
