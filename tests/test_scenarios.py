@@ -142,7 +142,7 @@ def lived(name: str) -> dict[str, list[Asked]]:
     return learn(make_scenario(name, users, items, days, 0, sessions_a_week), ["naive", DEFAULT], 0)
 
 
-@pytest.mark.parametrize(("name", "forgets"), [("class", 0.15), ("domain", 0.12), ("task", 0.04)])
+@pytest.mark.parametrize(("name", "forgets"), [("class", 0.12), ("domain", 0.12), ("task", 0.03)])
 def test_naive_updates_forget_the_first_phase_and_the_default_does_not(name: str, forgets: float) -> None:
     naive, default = ([one.old for one in lived(name)[strategy]] for strategy in ("naive", DEFAULT))
     first = naive[0]
@@ -150,7 +150,7 @@ def test_naive_updates_forget_the_first_phase_and_the_default_does_not(name: str
     worst = {"class": -1, "domain": 1, "task": -1}[name]
     assert naive[worst] < first - forgets
     assert default[worst] > naive[worst] + forgets
-    assert default[worst] > 0.85 * first
+    assert default[worst] > 0.8 * first
 
 
 def test_when_summer_returns_who_remembered_it_is_better_from_the_first_day_on() -> None:
