@@ -128,8 +128,8 @@ def simulate(
         typer.Option(
             help="Turn the app on known days, to see what updates forget. class: one group of films comes after the other, and most "
             "watching goes to the newest. domain: people's tastes, and which films go together, change and come back. task: one market "
-            "opens after the other, with people and films of its own. Fit on the first phase (--until), update through the others; the "
-            "phases are printed, and grow with --days."
+            "opens after the other, with people and films of its own; --users and --items are then those of all together. Fit on the first "
+            "phase (--until), update through the others, or evaluate; the phases are printed, and grow with --days."
         ),
     ] = None,
     json: _JsonOption = False,
