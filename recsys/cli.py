@@ -126,15 +126,48 @@ def simulate(
     items: Annotated[int, typer.Option(help="How many films at the opening; 2% more come every week.")] = 500,
     days: Annotated[float, typer.Option(help="How many days of log.")] = 60,
     seed: Annotated[int, typer.Option(help="The same seed writes the same log.")] = 0,
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            help="Turn the app on known days, to see what updates forget. class: one group of films comes after the other, and most "
+            "watching goes to the newest. domain: people's tastes, and which films go together, change and come back. task: one market "
+            "opens after the other, with people and films of its own; --users and --items are then those of all together. Fit on the first "
+            "phase (--until), update through the others, or evaluate; the phases are printed, and grow with --days."
+        ),
+    ] = None,
     json: _JsonOption = False,
 ) -> None:
     """Write into the log what a streaming app would see: known tastes, sessions, new films, trends that turn, dislikes."""
     from recsys.progress import bar
+
+    if scenario is not None:
+        return _simulate_scenario(home, scenario, users, items, days, seed, json)
+
     from recsys.simulate import simulate as run
 
     with bar(json) as step:
         report = run(_place(home), users=users, items=items, days=days, seed=seed, step=step)
     _show(report.as_dict(), json, report)
+
+
+def _simulate_scenario(home: Path, scenario: str, users: int, items: int, days: float, seed: int, json: bool) -> None:
+    from dataclasses import asdict
+    from datetime import timedelta
+
+    from recsys.progress import bar
+    from recsys.scenarios import phases, simulate_scenario
+    from recsys.simulate import OPENING
+
+    timeline = phases(scenario, int(days))
+    with bar(json) as step:
+        report = simulate_scenario(_place(home), scenario, users, items, days, seed, step)
+    table = Table("phase", "from", "to before", "days", "what is true in it", box=None, pad_edge=False)
+    told = []
+    for phase in timeline:
+        begin, end = (str(OPENING + timedelta(days=day)) for day in (phase.begin, phase.end))
+        table.add_row(phase.name, begin, end, f"{phase.begin} to {phase.end}", phase.what)
+        told.append(asdict(phase) | {"from": begin, "until": end})
+    _show(report.as_dict() | {"scenario": scenario, "phases": told}, json, report, table)
 
 
 @app.command()

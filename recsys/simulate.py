@@ -5,7 +5,7 @@ Day by day the same seed tells the same story, however long it is asked to go on
 
 # ruff: noqa: SIM905 - a sentence of words reads better than a list of strings
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -43,7 +43,8 @@ class World:
 
     Films (I,) and people (U,) stand in the order in which they come: `born` and `joined` are days since the opening.
     cluster (I,) of each film, appeal (I,) its pull within the cluster, favourites (U, 3) clusters, share (U, 3) of each,
-    sessions (U,) a day; genres (C, 2), pull (C,) and fashion (C, 2: period in days, phase) of each cluster.
+    sessions (U,) a day; genres (C, 2), pull (C,) and fashion (C, 2: period in days, phase) of each cluster. loyal: the share of moods
+    that are for a favourite; the others are for what is in fashion.
     """
 
     born: np.ndarray
@@ -57,6 +58,7 @@ class World:
     pull: np.ndarray
     fashion: np.ndarray
     seed: int
+    loyal: float = 0.85
 
     def heat(self, day: int) -> np.ndarray:
         """How fashionable each cluster is on a day, as a factor on its pull, (C,)."""
@@ -83,31 +85,46 @@ def simulate(
 
     users, items: those there at the opening, 2024-01-01; 2% more come every week. `start`: the first day that is written.
     """
-    began = time.perf_counter()
     first, days = _first_day(start), int(days)
-    for name, given, least in (("users", users, 1), ("items", items, 10), ("days", days, 1), ("seed", seed, 0)):
+    refuse_less(("users", users, 1), ("items", items, 10), ("days", days, 1), ("seed", seed, 0))
+    world = make_world(users, items, first + days, seed, sessions_a_week)
+    return write(home, [world] * (first + days), metadata(world, first + days), f"a simulated app, seed {seed}", first, step)
+
+
+def refuse_less(*asked: tuple[str, float, int]) -> None:
+    """Refuse what is less than it must be: each with its name and the least that it may be."""
+    for name, given, least in asked:
         if given < least:
             raise BadInput(f"simulate needs {name} to be {least} or more; got {given}")
-    world = make_world(users, items, first + days, seed, sessions_a_week)
-    parts = []
-    for day, part in enumerate(stories(world, first + days)):
-        step("simulating", day + 1, first + days)
-        if day >= first and len(part["user"]):
-            parts.append(part)
-    table = _table({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}) if parts else SCHEMA.empty_table()
-    report = Report("events", [f"a simulated app, seed {seed}"], ["simulated"], read=len(table), written=True)
+
+
+def write(home: Home, days: Sequence[World], films: pa.Table, what: str, first: int = 0, step: Step = silent) -> Report:
+    """Play the days, each in its world, and write from the day `first` on what they leave behind; films: what is told about those."""
+    began = time.perf_counter()
+    table = events(days, first, step)
+    report = Report("events", [what], ["simulated"], read=len(table), written=True)
     describe(table, report)
-    Catalogue(home.items, home.shared).add(metadata(world, first + days))
+    Catalogue(home.items, home.shared).add(films)
     report.added = Log(home.log, home.shared).append(table)
     report.known = len(table) - report.added
     report.seconds = time.perf_counter() - began
     return report
 
 
-def make_world(users: int, items: int, days: int, seed: int, sessions_a_week: float = 1.5) -> World:
-    """Make the people and films that there are until `days` after the opening."""
+def events(days: Sequence[World], first: int = 0, step: Step = silent) -> pa.Table:
+    """Play the days, each in its world, and return what happens from the day `first` on, as an event table."""
+    parts = []
+    for day, part in enumerate(played(days)):
+        step("simulating", day + 1, len(days))
+        if day >= first and len(part["user"]):
+            parts.append(part)
+    return _table({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}) if parts else SCHEMA.empty_table()
+
+
+def make_world(users: int, items: int, days: int, seed: int, sessions_a_week: float = 1.5, clusters: int | None = None) -> World:
+    """Make the people and films that there are until `days` after the opening. clusters: as many as `items` ask for, if not said."""
     rng = np.random.default_rng([seed, 0])
-    clusters = int(np.clip(items // 40, 3, 400))
+    clusters = clusters or int(np.clip(items // 40, 3, 400))
     genres = np.stack([rng.permutation(len(GENRES))[:2] for _ in range(clusters)])
     pull = rng.lognormal(0, 0.5, clusters)
     fashion = np.stack([rng.uniform(40, 150, clusters), rng.random(clusters)], axis=1)
@@ -124,9 +141,15 @@ def make_world(users: int, items: int, days: int, seed: int, sessions_a_week: fl
 
 def stories(world: World, days: int) -> Iterator[dict[str, np.ndarray]]:
     """Give what happens on each day from the opening on: columns user, item, time (ms), kind, value; sorted by time."""
-    shelf = _Shelf(world)
-    seen = np.zeros((len(world.joined), SEEN_BITS // 8), np.uint8)
-    for day in range(days):
+    return played([world] * days)
+
+
+def played(days: Sequence[World]) -> Iterator[dict[str, np.ndarray]]:
+    """Give what happens on each day from the opening on, each in its world, as `stories` does; their people and films are the same."""
+    seen = np.zeros((len(days[0].joined), SEEN_BITS // 8), np.uint8)
+    for day, world in enumerate(days):
+        if day == 0 or world is not days[day - 1]:
+            shelf = _Shelf(world)
         yield _day(world, shelf, seen, day, np.random.default_rng([world.seed, 3, day]))
 
 
@@ -225,7 +248,7 @@ def _day(world: World, shelf: _Shelf, seen: np.ndarray, day: int, rng: np.random
         for attempt in range(4):
             again = going[_was_seen(seen, who, film[going])]
             if len(again) and attempt >= 2:
-                mood[again] = rng.choice(len(world.pull), len(again), p=world.pull / world.pull.sum())
+                mood[again] = _whatever(rng, world, person[again])
             film[again] = shelf.draw(rng, mood[again], ends)
         _remember(seen, who, film[going])
         told += _viewing(rng, world, who, film[going], clock, going)
@@ -242,7 +265,15 @@ def _mood(rng: np.random.Generator, world: World, person: np.ndarray, heat: np.n
     which = (rng.random((len(person), 1)) * mine[:, -1:] > mine).sum(axis=1)
     theirs = np.cumsum(world.pull * heat)
     fashion = np.searchsorted(theirs, rng.random(len(person)) * theirs[-1])
-    return np.where(rng.random(len(person)) < 0.85, world.favourites[person, np.minimum(which, FAVOURITES - 1)], fashion)
+    return np.where(rng.random(len(person)) < world.loyal, world.favourites[person, np.minimum(which, FAVOURITES - 1)], fashion)
+
+
+def _whatever(rng: np.random.Generator, world: World, person: np.ndarray) -> np.ndarray:
+    """Draw a cluster for each person who has seen what they were in the mood for: any; where all are loyal, of their favourites."""
+    if world.loyal < 1:
+        return rng.choice(len(world.pull), len(person), p=world.pull / world.pull.sum())
+    found: np.ndarray = world.favourites[person, rng.integers(0, FAVOURITES, len(person))]
+    return found
 
 
 def _viewing(
