@@ -36,7 +36,8 @@ from training.candidate import Candidate
 from training.fit import fit
 from training.job import fit_and_publish, strip_and_publish, update_and_publish
 from training.learner import learn
-from training.strategies import Composed, Update, parse
+from training.strategies import Composed, Strategy, Update, parse
+from training.strategies.adapters import Adapters
 
 DAY = 86_400_000
 SHAPES = ["adapters", "columns"]
@@ -246,6 +247,43 @@ def test_the_pairs_take_the_gradient_that_autograd_gives_a_product_beside_the_ma
     assert any(grad.abs().max() > 1e-4 for grad in wanted)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+class _Halves(Strategy):
+    """Halves every gradient of the tower, and the way its matrices have gone."""
+
+    def project(self, towers, update):
+        for weight in towers.users.parameters():
+            if weight.grad is not None:
+                weight.grad /= 2
+
+    def settle(self, towers, update):
+        anchors = dict(update.parent.named_parameters())
+        with torch.no_grad():
+            for name, weight in towers.named_parameters():
+                weight.lerp_(anchors[name], 0.5)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_who_edits_gradients_and_resting_places_goes_together_with_adapters_in_any_order(turned):
+    found = {}
+    for name, strategy in (("alone", [Adapters()]), ("both", [Adapters(), _Halves()][:: -1 if turned else 1])):
+        towers, update, lessons = world()
+        composed = Composed(strategy)
+        composed.prepare(towers, update)
+        pairs = next(part for part in strategy if isinstance(part, Adapters)).pairs
+        for pair in pairs:
+            torch.nn.init.ones_(pair.up)
+        composed.mix(batch(lessons), update)
+        update.objective(towers, batch(lessons)).backward()
+        composed.project(towers, update)
+        grads = [side.grad.clone() for pair in pairs for side in (pair.up, pair.down)]
+        composed.settle(towers, update)
+        start = update.parent.users.encoder.blocks[0].query.weight
+        found[name] = [*grads, towers.users.encoder.blocks[0].query.weight - start]
+    assert all(one.abs().max() > 0 for one in found["alone"])
+    for one, half in zip(found["alone"], found["both"], strict=True):
+        torch.testing.assert_close(half, one / 2, rtol=1e-4, atol=1e-7)
 
 
 def test_what_is_learned_in_a_matrix_is_a_product_of_that_rank_and_the_rest_of_the_tower_stays_bit_for_bit():

@@ -10,8 +10,9 @@ from training.strategies.base import Strategy, Update
 class Columns(Strategy):
     """Freeze the user tower and add a column that reads, beside the history, what the old ones say of it; items learn as ever.
 
-    What the new column says counts nothing at first, so that every score is the parent's (see recsys.towers.Column). Serving takes as much
-    longer as there are columns, so there are `most` of them: from then on the newest is trained further, and the others stay.
+    What the new column says counts nothing at first, so that every score is the parent's (see recsys.towers.Column). There are `most` at
+    most, for they cost: the newest reads what the others say after every event, not after the last alone (50 events in 0.09, 0.37 and
+    0.69 ms by one, two and three columns). From then on the newest is trained further, and the others stay.
     """
 
     name = "columns"
