@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.events import EVENT_TYPES
-from recsys.sessions import N_GAPS, Histories
+from recsys.next_session import numbers, sight
+from recsys.sessions import N_GAPS, SESSION_GAP, Histories, border
 from recsys.settings import Model
 
 START = 0.01
@@ -88,7 +89,7 @@ class ItemTower(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block; an event sees itself and what came before it."""
+    """One pre-norm transformer block; an event sees itself and what came before it, or what `seen` (B, L, L) says."""
 
     def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__()
@@ -101,17 +102,18 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), Dropout(dropout), nn.Linear(2 * dim, dim))
         self.drop = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """x (B, L, d) -> (B, L, d)."""
-        return self._finish(x, self._attend(self.before_attention(x)))
+        return self._finish(x, self._attend(self.before_attention(x), seen))
 
-    def last(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """The same for the last event of each row only: x (B, L, d), lengths (B,) -> (B, d).
+    def last(self, x: Tensor, lengths: Tensor, inside: Tensor | None = None) -> Tensor:
+        """The same for the last event of each row only: x (B, L, d), lengths (B,) -> (B, d); inside (B, L): what it sees, else all.
 
         Written out, with as few operations as there can be: of so small a run they are the cost, not the numbers.
         """
         newest, seen = _at(x, lengths), self.before_attention(x)
-        inside = torch.arange(x.shape[1], device=x.device)[None, :] < lengths[:, None]
+        if inside is None:
+            inside = torch.arange(x.shape[1], device=x.device)[None, :] < lengths[:, None]
         query = self.query(self.before_attention(newest)).unflatten(-1, (self.heads, -1))
         pairs = self.key_value(seen).unflatten(-1, (2, self.heads, query.shape[-1]))
         match = (pairs[:, :, 0] * query[:, None]).sum(-1) * query.shape[-1] ** -0.5
@@ -119,13 +121,14 @@ class Block(nn.Module):
         mixed = (pairs[:, :, 1] * share[..., None]).sum(1)
         return self._finish(newest, self.out(mixed.flatten(-2)))
 
-    def _attend(self, x: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, seen: Tensor | None) -> Tensor:
         def split(x: Tensor) -> Tensor:
             return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
         query = split(self.query(x))
         key, value = (split(x) for x in self.key_value(x).chunk(2, dim=-1))
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mask = None if seen is None else seen[:, None]
+        mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None)
         return self.out(mixed.transpose(1, 2).reshape(x.shape))
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
@@ -134,25 +137,25 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Causal transformer (SASRec: Kang & McAuley, ICDM 2018)."""
+    """Causal transformer (SASRec: Kang & McAuley, ICDM 2018); seen (B, L, L): what each event sees instead of all before it."""
 
     def __init__(self, settings: Model):
         super().__init__()
         self.blocks = nn.ModuleList(Block(settings.dim, settings.heads, settings.dropout) for _ in range(settings.blocks))
         self.norm = nn.LayerNorm(settings.dim)
 
-    def forward(self, x: Tensor, items: Tensor) -> Tensor:
+    def forward(self, x: Tensor, items: Tensor, seen: Tensor | None = None) -> Tensor:
         """x (B, L, d) -> (B, L, d)."""
         for block in self.blocks:
-            x = block(x)
+            x = block(x, seen)
         return self.norm(x)
 
-    def last(self, x: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+    def last(self, x: Tensor, items: Tensor, lengths: Tensor, seen: Tensor | None = None) -> Tensor:
         """The state after the last event: x (B, L, d), lengths (B,) -> (B, d). The last block skips all other events."""
         *first, final = self.blocks
         for block in first:
-            x = block(x)
-        newest: Tensor = final.last(x, lengths)  # type: ignore[operator]
+            x = block(x, seen)
+        newest: Tensor = final.last(x, lengths, None if seen is None else _at(seen, lengths))  # type: ignore[operator]
         return self.norm(newest)
 
 
@@ -221,6 +224,40 @@ class UserTower(nn.Module):
         return self.drop(items * math.sqrt(items.shape[2]) + self.kind(kinds) + self.gap(gaps) + place)
 
 
+class SessionTower(UserTower):
+    """The same, read session by session (recsys.next_session): after each event, who the person is as the next session begins.
+
+    A context token that stands behind an event sees all events up to it. Where that event is the last of its session, this is the token
+    that opens the next one, and training asks it for all that the next one holds. Serving appends one behind the newest event, as training
+    has it before a session: whoever is in the middle of one is answered as if it ended here and the next began, so that what they did a
+    minute ago counts like all before it. Were they answered by the token that opened the running session, no tap would show before the
+    next. How long the silence is that ends now, no token is told: a list is asked for before anybody knows.
+    """
+
+    def __init__(self, settings: Model, length: int, border: int):
+        super().__init__(settings, length + 1)  # a place for the session that begins, too
+        self.context = nn.Parameter(0.02 * torch.randn(settings.dim))
+        self.border = border
+
+    def forward(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> Tensor:
+        """Items (B, L, d) unit vectors, kinds, gaps (B, L) -> (B, L, d): the token behind each event."""
+        x, seen = self._tokens(items, kinds, gaps)
+        return F.normalize(self.encoder(x, items, seen)[:, items.shape[1] + 1 :], dim=-1)
+
+    def last(self, items: Tensor, kinds: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
+        """The token behind the last event only: lengths (B,) >= 1 -> (B, d)."""
+        x, seen = self._tokens(items, kinds, gaps)
+        newest: Tensor = self.encoder.last(x, items, items.shape[1] + 1 + lengths, seen)  # type: ignore[operator]
+        return newest / newest.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
+
+    def _tokens(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the events and then the context tokens, (B, 2L + 1, d), and what each sees, (B, 2L + 1, 2L + 1)."""
+        opens, number = numbers(gaps, self.border)
+        events = items * math.sqrt(items.shape[2]) + self.kind(kinds) + self.gap(gaps) + self.place(number)
+        begins = torch.cat([torch.zeros_like(number[:, :1]), number + 1], 1)
+        return self.drop(torch.cat([events, self.context + self.place(begins)], 1)), sight(opens, number)
+
+
 TABLES = ("items.ids.weight", "items.content.weight")
 """The embedding tables: their rows are trained one by one."""
 
@@ -228,10 +265,11 @@ TABLES = ("items.ids.weight", "items.content.weight")
 class Towers(nn.Module):
     """Both towers and the temperature between them."""
 
-    def __init__(self, settings: Model, features: list[list[int]], length: int):
+    def __init__(self, settings: Model, features: list[list[int]], length: int, session_gap: float = SESSION_GAP):
         super().__init__()
         self.items = ItemTower(features, settings.dim, settings.features, settings.id_dropout)
-        self.users = UserTower(settings, length)
+        by_session = settings.objective == "next_session"
+        self.users = SessionTower(settings, length, border(session_gap)) if by_session else UserTower(settings, length)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
         self.popularity = nn.Parameter(torch.tensor(settings.popularity))
 

@@ -189,7 +189,7 @@ class Candidate:
         settings = (settings or own).model_copy(update={"model": own.model, "data": own.data})
         items = pq.read_table(release.file("items.parquet"))
         tower_features: list[list[int]] = [[], *items["features"].to_pylist()]
-        towers = Towers(own.model, tower_features, own.data.history)
+        towers = Towers(own.model, tower_features, own.data.history, own.data.session_gap)
         towers.load_state_dict(load_file(release.file("towers.safetensors")))
         state = load_file(release.file(STATE))
         neighbours = Neighbours.read(release.folder)
