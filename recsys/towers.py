@@ -102,9 +102,9 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), Dropout(dropout), nn.Linear(2 * dim, dim))
         self.drop = Dropout(dropout)
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """x (B, L, d) -> (B, L, d)."""
-        return self._finish(x, self._attend(self.before_attention(x), seen))
+    def forward(self, x: Tensor, seen: Tensor | None = None, first: int = 0) -> Tensor:
+        """x (B, L, d) -> (B, L - first, d)."""
+        return self._finish(x[:, first:] if first else x, self._attend(self.before_attention(x), seen, first))
 
     def last(self, x: Tensor, lengths: Tensor, inside: Tensor | None = None) -> Tensor:
         """The same for the last event of each row only: x (B, L, d), lengths (B,) -> (B, d); inside (B, L): what it sees, else all.
@@ -121,15 +121,16 @@ class Block(nn.Module):
         mixed = (pairs[:, :, 1] * share[..., None]).sum(1)
         return self._finish(newest, self.out(mixed.flatten(-2)))
 
-    def _attend(self, x: Tensor, seen: Tensor | None) -> Tensor:
+    def _attend(self, x: Tensor, seen: Tensor | None, first: int) -> Tensor:
         def split(x: Tensor) -> Tensor:
             return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
-        query = split(self.query(x))
+        asked = x[:, first:] if first else x
+        query = split(self.query(asked))
         key, value = (split(x) for x in self.key_value(x).chunk(2, dim=-1))
-        mask = None if seen is None else seen[:, None]
+        mask = None if seen is None else seen[:, None, first:]
         mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None)
-        return self.out(mixed.transpose(1, 2).reshape(x.shape))
+        return self.out(mixed.transpose(1, 2).reshape(asked.shape))
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.drop(attended)
@@ -144,11 +145,12 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(settings.dim, settings.heads, settings.dropout) for _ in range(settings.blocks))
         self.norm = nn.LayerNorm(settings.dim)
 
-    def forward(self, x: Tensor, items: Tensor, seen: Tensor | None = None) -> Tensor:
-        """x (B, L, d) -> (B, L, d)."""
-        for block in self.blocks:
+    def forward(self, x: Tensor, items: Tensor, seen: Tensor | None = None, first: int = 0) -> Tensor:
+        """x (B, L, d) -> (B, L - first, d). The last block skips the events before `first`."""
+        *earlier, final = self.blocks
+        for block in earlier:
             x = block(x, seen)
-        return self.norm(x)
+        return self.norm(final(x, seen, first))
 
     def last(self, x: Tensor, items: Tensor, lengths: Tensor, seen: Tensor | None = None) -> Tensor:
         """The state after the last event: x (B, L, d), lengths (B,) -> (B, d). The last block skips all other events."""
@@ -231,7 +233,8 @@ class SessionTower(UserTower):
     that opens the next one, and training asks it for all that the next one holds. Serving appends one behind the newest event, as training
     has it before a session: whoever is in the middle of one is answered as if it ended here and the next began, so that what they did a
     minute ago counts like all before it. Were they answered by the token that opened the running session, no tap would show before the
-    next. How long the silence is that ends now, no token is told: a list is asked for before anybody knows.
+    next. How long the silence is that ends now, no token is told: a list is asked for before anybody knows. A token begins as what it
+    stands behind (the paper's is the same for all): attention alone does not hold what was last as well (eval/LOG.md).
     """
 
     def __init__(self, settings: Model, length: int, border: int):
@@ -242,7 +245,7 @@ class SessionTower(UserTower):
     def forward(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> Tensor:
         """Items (B, L, d) unit vectors, kinds, gaps (B, L) -> (B, L, d): the token behind each event."""
         x, seen = self._tokens(items, kinds, gaps)
-        return F.normalize(self.encoder(x, items, seen)[:, items.shape[1] + 1 :], dim=-1)
+        return F.normalize(self.encoder(x, items, seen, items.shape[1] + 1), dim=-1)
 
     def last(self, items: Tensor, kinds: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
         """The token behind the last event only: lengths (B,) >= 1 -> (B, d)."""
@@ -253,9 +256,11 @@ class SessionTower(UserTower):
     def _tokens(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
         """Return the events and then the context tokens, (B, 2L + 1, d), and what each sees, (B, 2L + 1, 2L + 1)."""
         opens, number = numbers(gaps, self.border)
-        events = items * math.sqrt(items.shape[2]) + self.kind(kinds) + self.gap(gaps) + self.place(number)
+        told = items * math.sqrt(items.shape[2]) + self.kind(kinds) + self.gap(gaps)
+        newest = torch.cat([torch.zeros_like(told[:, :1]), told], 1)
         begins = torch.cat([torch.zeros_like(number[:, :1]), number + 1], 1)
-        return self.drop(torch.cat([events, self.context + self.place(begins)], 1)), sight(opens, number)
+        tokens = torch.cat([told + self.place(number), newest + self.context + self.place(begins)], 1)
+        return self.drop(tokens), sight(opens, number)
 
 
 TABLES = ("items.ids.weight", "items.content.weight")

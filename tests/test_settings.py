@@ -101,7 +101,9 @@ def test_what_is_written_as_toml_reads_back_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     odd = {name: f"{value[0]}" for name, value in CHANGED.items()}
     odd |= {"update.strategy": 'replay(share=0.3)+ewc(x="q\\n")', "serving.redis_url": "unix:///a path/é#1", "training.lr": "1e-05"}
-    for settings in (Settings(), load_settings(overrides=odd, environ={})):
+    odd["model.objective"] = "next_item"  # the other has no gru
+    by_session = load_settings(overrides={"model.objective": "next_session"}, environ={})
+    for settings in (Settings(), by_session, load_settings(overrides=odd, environ={})):
         file.write_text(as_toml(settings))
         assert load_settings(file, environ={}) == settings
     assert settings != Settings()
