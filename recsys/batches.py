@@ -119,7 +119,10 @@ def examples(
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded tensors (B, L): int64 item, kind, gap, target and moment, and weight, 0 where there is nothing to learn."""
+    """Right-padded tensors (B, L): int64 item, kind, gap, target and moment, and weight, 0 where there is nothing to learn.
+
+    next_kind, next_gap: what happens with the target, and after which silence.
+    """
 
     item: Tensor
     kind: Tensor
@@ -127,6 +130,8 @@ class Batch:
     target: Tensor
     weight: Tensor
     moment: Tensor
+    next_kind: Tensor
+    next_gap: Tensor
 
     def __len__(self) -> int:
         return len(self.item)
@@ -174,7 +179,7 @@ def batch(some: Examples, target: np.ndarray | None = None) -> Batch:
     inputs = np.where(last, 0, seen)  # the last event of an example is only ever a target
     weight = grid(some.weight, np.float32)
     moment = grid(some.moment, np.int64)
-    parts = (inputs[:, :-1], kind[:, :-1], gap[:, :-1], wanted[:, 1:], weight[:, 1:], moment[:, 1:])
+    parts = (inputs[:, :-1], kind[:, :-1], gap[:, :-1], wanted[:, 1:], weight[:, 1:], moment[:, 1:], kind[:, 1:], gap[:, 1:])
     return Batch(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
 
 

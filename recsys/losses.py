@@ -4,7 +4,7 @@ The correction subtracts from a candidate's score the log of the probability tha
 (Khrylchenko et al., RecSys 2025, arXiv 2507.09331), and nothing from a row's own positive, which is always there.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recsys.batches import Batch
+from recsys.next_session import before, by_scene
 from recsys.towers import Towers
 
 
@@ -135,6 +136,15 @@ class Candidates:
         return rows, log_inclusion(frequency, len(targets), self.uniform, self.rows - 1), column[: len(targets)]
 
 
+class Questions(NamedTuple):
+    """What a step asks: at, one for each piece of a batch, which user vectors (Q in all); own, weight, moment (Q,): see SampledSoftmax."""
+
+    at: list[Tensor]
+    own: Tensor
+    weight: Tensor
+    moment: Tensor
+
+
 class NextItem:
     """The objective: at every event, the next item scores highest.
 
@@ -150,6 +160,14 @@ class NextItem:
 
     def __call__(self, towers: Towers, batch: Batch) -> Tensor:
         """Return the loss of a batch, ()."""
+        return self._mean(towers, batch)[0]
+
+    def _asked(self, pieces: list[Batch], questions: Questions) -> Questions:
+        """Say what is asked, given the question that every target is to its own event."""
+        return questions
+
+    def _mean(self, towers: Towers, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the weighted mean loss of what is asked, and the weights."""
         pieces = batch.pieces(4)
         learn = [piece.weight.flatten().nonzero()[:, 0] for piece in pieces]
         target, weight, moment = (
@@ -160,15 +178,49 @@ class NextItem:
         # every item passes its tower once, so that its gradient row comes once
         needed, place = torch.unique(torch.cat([rows, *(piece.item.flatten() for piece in pieces)]), return_inverse=True)
         self.touched = needed
+        at, own, weight, moment = self._asked(pieces, Questions(learn, own, weight, moment))
         vectors = towers.items(needed)
         candidates, *histories = vectors.index_select(0, place).split([len(rows), *(piece.item.numel() for piece in pieces)])
         users = torch.cat(
             [
                 towers.users(history.view(*piece.item.shape, -1), piece.kind, piece.gap).flatten(0, 1).index_select(0, places)
-                for history, piece, places in zip(histories, pieces, learn, strict=True)
+                for history, piece, places in zip(histories, pieces, at, strict=True)
             ]
         )
         share = self.log_share[:, rows.cpu()].to(users)
         how, given = (towers.scale(), towers.popularity), (share, moment, log_q, own, weight, self.precision)
         loss: Tensor = SampledSoftmax.apply(users, candidates, *how, *given)
-        return loss
+        return loss, weight
+
+
+class NextSession(NextItem):
+    """The objective of TBGRecall (arXiv 2508.11977): before a session, all of its positive items score highest.
+
+    Every one of them is a target of one user vector, that of the token which opens the session; and of those which opened the `ahead` - 1
+    sessions before. What came in the first session of a history has nothing before it and is not asked. The loss is a mean within each
+    scene, the type of the target's event, and these are summed: the few likes count as much as the many views. border: see
+    recsys.sessions.border.
+    """
+
+    def __init__(self, candidates: Candidates, log_share: Tensor, precision: torch.dtype | None, border: int, ahead: int = 1):
+        super().__init__(candidates, log_share, precision)
+        self.border, self.ahead = border, ahead
+
+    def __call__(self, towers: Towers, batch: Batch) -> Tensor:
+        """Return the loss of a batch, (): the sum of its scenes' means."""
+        mean, weight = self._mean(towers, batch)
+        return mean * weight.sum()
+
+    def _asked(self, pieces: list[Batch], questions: Questions) -> Questions:
+        at, which, scenes, first = list[Tensor](), list[Tensor](), list[Tensor](), 0
+        for piece, places in zip(pieces, questions.at, strict=True):
+            context = before(piece.gap, piece.next_gap, self.border, self.ahead).flatten(0, 1)[places]
+            target, turn = (context >= 0).nonzero(as_tuple=True)
+            length = piece.item.shape[1]
+            at.append(places[target] // length * length + context[target, turn])
+            which.append(first + target)
+            scenes.append(piece.next_kind.flatten()[places[target]])
+            first += len(places)
+        chosen = torch.cat(which)
+        weight = by_scene(questions.weight[chosen], torch.cat(scenes))
+        return Questions(at, questions.own[chosen], weight, questions.moment[chosen])

@@ -126,6 +126,11 @@ def gap_buckets(time: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], 1 + np.searchsorted(GAP_EDGES, seconds, side="right")]).astype(np.int8)
 
 
+def border(gap: float) -> int:
+    """Return the bucket from which on a silence parts two sessions: that of `gap` seconds, so to the nearest edge below."""
+    return 1 + int(np.searchsorted(GAP_EDGES, gap, side="right"))
+
+
 def _order(owner: np.ndarray, time: np.ndarray, ids: pa.ChunkedArray) -> np.ndarray:
     """Sort by owner and time; events of one moment by their ids, as the profiles in Redis have them."""
     order = np.lexsort((time, owner))

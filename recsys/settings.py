@@ -45,6 +45,11 @@ class Model(_Section):
 
     dim: int = Field(128, ge=4, le=1024, description="length of a user or item vector")
     encoder: Literal["transformer", "gru", "mean"] = Field("transformer", description="how the user tower reads a history")
+    objective: Literal["next_item", "next_session"] = Field(
+        "next_item",
+        validate_default=True,
+        description="what the user tower foretells: after every event the next, or before every session all that it holds",
+    )
     blocks: int = Field(1, ge=1, le=12, description="blocks of the encoder")
     heads: int = Field(2, ge=1, le=16, validate_default=True, description="attention heads; divides dim")
     dropout: float = Field(0.4, ge=0, lt=1, description="dropout on the inputs and inside the blocks")
@@ -60,6 +65,14 @@ class Model(_Section):
             raise ValueError(f"heads must divide model.dim, which is {others.data['dim']}")
         return heads
 
+    @field_validator("objective")
+    @classmethod
+    def _can_be_blind(cls, objective: str, others: ValidationInfo) -> str:
+        encoder = others.data.get("encoder", "transformer")
+        if objective == "next_session" and encoder != "transformer":
+            raise ValueError(f"next_session needs model.encoder = transformer, where events can be hidden from each other; it is {encoder}")
+        return objective
+
 
 class Training(_Section):
     """First fit, full retrain, and what an update shares with them."""
@@ -70,7 +83,8 @@ class Training(_Section):
     lr: float = Field(1e-3, gt=0, description="highest learning rate; it decays to a tenth")
     negatives: int = Field(4096, ge=0, description="uniform negatives in a step, beside the batch's own targets")
     full_softmax_below: int = Field(0, ge=0, description="catalogues up to this size are compared whole, as are those up to `negatives`")
-    both_ways: bool = Field(True, description="learn every session from its end as well")
+    both_ways: bool = Field(True, description="learn every session from its end as well; next_session does not, as it has no order there")
+    ahead: int = Field(1, ge=1, le=10, description="how many sessions are foretold at once, where the objective is next_session")
     wishes: float = Field(0.5, ge=0, le=1, description="share of targets that are drawn from what neighbours vote for")
     count_half_life: float = Field(1.0, gt=0, description="days after which a view counts half in item popularity")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.events import EVENT_TYPES
-from recsys.sessions import N_GAPS, Histories
+from recsys.next_session import numbers, sight
+from recsys.sessions import N_GAPS, SESSION_GAP, Histories, border
 from recsys.settings import Model
 
 START = 0.01
@@ -89,7 +90,7 @@ class ItemTower(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block; an event sees itself and what came before it."""
+    """One pre-norm transformer block; an event sees itself and what came before it, or what `seen` (B, L, L) says."""
 
     def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__()
@@ -102,17 +103,18 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), Dropout(dropout), nn.Linear(2 * dim, dim))
         self.drop = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, L, d) -> (B, L, d)."""
-        return self._finish(x, self._attend(self.before_attention(x)))
+    def forward(self, x: Tensor, seen: Tensor | None = None, first: int = 0) -> Tensor:
+        """x (B, L, d) -> (B, L - first, d)."""
+        return self._finish(x[:, first:] if first else x, self._attend(self.before_attention(x), seen, first))
 
-    def last(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """The same for the last event of each row only: x (B, L, d), lengths (B,) -> (B, d).
+    def last(self, x: Tensor, lengths: Tensor, inside: Tensor | None = None) -> Tensor:
+        """The same for the last event of each row only: x (B, L, d), lengths (B,) -> (B, d); inside (B, L): what it sees, else all.
 
         Written out, with as few operations as there can be: of so small a run they are the cost, not the numbers.
         """
         newest, seen = _at(x, lengths), self.before_attention(x)
-        inside = torch.arange(x.shape[1], device=x.device)[None, :] < lengths[:, None]
+        if inside is None:
+            inside = torch.arange(x.shape[1], device=x.device)[None, :] < lengths[:, None]
         query = self.query(self.before_attention(newest)).unflatten(-1, (self.heads, -1))
         pairs = self.key_value(seen).unflatten(-1, (2, self.heads, query.shape[-1]))
         match = (pairs[:, :, 0] * query[:, None]).sum(-1) * query.shape[-1] ** -0.5
@@ -120,14 +122,16 @@ class Block(nn.Module):
         mixed = (pairs[:, :, 1] * share[..., None]).sum(1)
         return self._finish(newest, self.out(mixed.flatten(-2)))
 
-    def _attend(self, x: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, seen: Tensor | None, first: int) -> Tensor:
         def split(x: Tensor) -> Tensor:
             return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
-        query = split(self.query(x))
+        asked = x[:, first:] if first else x
+        query = split(self.query(asked))
         key, value = (split(x) for x in self.key_value(x).chunk(2, dim=-1))
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.out(mixed.transpose(1, 2).reshape(x.shape))
+        mask = None if seen is None else seen[:, None, first:]
+        mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None)
+        return self.out(mixed.transpose(1, 2).reshape(asked.shape))
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.drop(attended)
@@ -135,25 +139,26 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Causal transformer (SASRec: Kang & McAuley, ICDM 2018)."""
+    """Causal transformer (SASRec: Kang & McAuley, ICDM 2018); seen (B, L, L): what each event sees instead of all before it."""
 
     def __init__(self, settings: Model):
         super().__init__()
         self.blocks = nn.ModuleList(Block(settings.dim, settings.heads, settings.dropout) for _ in range(settings.blocks))
         self.norm = nn.LayerNorm(settings.dim)
 
-    def forward(self, x: Tensor, items: Tensor) -> Tensor:
-        """x (B, L, d) -> (B, L, d)."""
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
+    def forward(self, x: Tensor, items: Tensor, seen: Tensor | None = None, first: int = 0) -> Tensor:
+        """x (B, L, d) -> (B, L - first, d). The last block skips the events before `first`."""
+        *earlier, final = self.blocks
+        for block in earlier:
+            x = block(x, seen)
+        return self.norm(final(x, seen, first))
 
-    def last(self, x: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+    def last(self, x: Tensor, items: Tensor, lengths: Tensor, seen: Tensor | None = None) -> Tensor:
         """The state after the last event: x (B, L, d), lengths (B,) -> (B, d). The last block skips all other events."""
         *first, final = self.blocks
         for block in first:
-            x = block(x)
-        newest: Tensor = final.last(x, lengths)  # type: ignore[operator]
+            x = block(x, seen)
+        newest: Tensor = final.last(x, lengths, None if seen is None else _at(seen, lengths))  # type: ignore[operator]
         return self.norm(newest)
 
 
@@ -278,6 +283,43 @@ class UserTower(nn.Module):
         return self.drop(items * math.sqrt(items.shape[2]) + self.kind(kinds) + self.gap(gaps) + place)
 
 
+class SessionTower(UserTower):
+    """The same, read session by session (recsys.next_session): after each event, who the person is as the next session begins.
+
+    A context token that stands behind an event sees all events up to it. Where that event is the last of its session, this is the token
+    that opens the next one, and training asks it for all that the next one holds. Serving appends one behind the newest event, as training
+    has it before a session: whoever is in the middle of one is answered as if it ended here and the next began, so that what they did a
+    minute ago counts like all before it. Were they answered by the token that opened the running session, no tap would show before the
+    next. How long the silence is that ends now, no token is told: a list is asked for before anybody knows. A token begins as what it
+    stands behind (the paper's is the same for all): attention alone does not hold what was last as well (eval/LOG.md).
+    """
+
+    def __init__(self, settings: Model, length: int, border: int):
+        super().__init__(settings, length + 1)  # a place for the session that begins, too
+        self.context = nn.Parameter(0.02 * torch.randn(settings.dim))
+        self.border = border
+
+    def forward(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> Tensor:
+        """Items (B, L, d) unit vectors, kinds, gaps (B, L) -> (B, L, d): the token behind each event."""
+        x, seen = self._tokens(items, kinds, gaps)
+        return F.normalize(self.encoder(x, items, seen, items.shape[1] + 1), dim=-1)
+
+    def last(self, items: Tensor, kinds: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
+        """The token behind the last event only: lengths (B,) >= 1 -> (B, d)."""
+        x, seen = self._tokens(items, kinds, gaps)
+        newest: Tensor = self.encoder.last(x, items, items.shape[1] + 1 + lengths, seen)  # type: ignore[operator]
+        return newest / newest.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
+
+    def _tokens(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the events and then the context tokens, (B, 2L + 1, d), and what each sees, (B, 2L + 1, 2L + 1)."""
+        opens, number = numbers(gaps, self.border)
+        told = items * math.sqrt(items.shape[2]) + self.kind(kinds) + self.gap(gaps)
+        newest = torch.cat([torch.zeros_like(told[:, :1]), told], 1)
+        begins = torch.cat([torch.zeros_like(number[:, :1]), number + 1], 1)
+        tokens = torch.cat([told + self.place(number), newest + self.context + self.place(begins)], 1)
+        return self.drop(tokens), sight(opens, number)
+
+
 TABLES = ("items.ids.weight", "items.content.weight")
 """The embedding tables: their rows are trained one by one."""
 
@@ -290,10 +332,11 @@ def columns(names: Iterable[str]) -> int:
 class Towers(nn.Module):
     """Both towers and the temperature between them."""
 
-    def __init__(self, settings: Model, features: list[list[int]], length: int, columns: int = 1):
+    def __init__(self, settings: Model, features: list[list[int]], length: int, session_gap: float = SESSION_GAP, columns: int = 1):
         super().__init__()
         self.items = ItemTower(features, settings.dim, settings.features, settings.id_dropout)
-        self.users = UserTower(settings, length, columns)
+        by_session = settings.objective == "next_session"
+        self.users = SessionTower(settings, length, border(session_gap)) if by_session else UserTower(settings, length, columns)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
         self.popularity = nn.Parameter(torch.tensor(settings.popularity))
 

@@ -51,6 +51,9 @@ def test_a_batch_predicts_each_next_event_and_pads_on_the_right(sessions):
     assert made.item.tolist() == [[1, 2, 0, 0, 0], [1, 2, 3, 4, 5]]
     assert made.target.tolist() == [[2, 3, 0, 0, 0], [2, 3, 4, 5, 6]]
     assert made.weight.tolist() == [[0, 1, 0, 0, 0], [1, 1, 1, 1, 1]]
+    assert made.next_kind[:, :-1].tolist() == made.kind[:, 1:].tolist()
+    assert made.next_gap[1, :-1].tolist() == made.gap[1, 1:].tolist()
+    assert made.next_gap[1, -1] > 0  # the silence before the last target is not in `gap`
 
 
 def stretch(*items):

@@ -190,7 +190,7 @@ class Candidate:
         items = pq.read_table(release.file("items.parquet"))
         tower_features: list[list[int]] = [[], *items["features"].to_pylist()]
         weights = load_file(release.file("towers.safetensors"))
-        towers = Towers(own.model, tower_features, own.data.history, columns(weights))
+        towers = Towers(own.model, tower_features, own.data.history, own.data.session_gap, columns(weights))
         towers.load_state_dict(weights)
         state = load_file(release.file(STATE))
         neighbours = Neighbours.read(release.folder)

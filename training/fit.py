@@ -11,10 +11,10 @@ from recsys.batches import IMAGINED, Batches, Examples, ItemCounts
 from recsys.errors import BadInput
 from recsys.events import EVENT_TYPES, counted, positive
 from recsys.fusion import Fusion
-from recsys.losses import Candidates, NextItem
+from recsys.losses import Candidates, NextItem, NextSession
 from recsys.neighbours import Neighbours
 from recsys.progress import Step, silent
-from recsys.sessions import sessionise
+from recsys.sessions import border, sessionise
 from recsys.settings import Settings, Training
 from recsys.towers import Towers
 from recsys.vocab import Vocabulary
@@ -49,8 +49,10 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
     neighbours.add(sessions)
     lessons = read(sessions, np.ones(len(sessions), bool), moment, neighbours, settings, seed)
     if not len(lessons):
-        raise BadInput(f"nothing to learn in {len(events)} events: at least one person needs two positive events; import more of the log")
-    towers = Towers(settings.model, item_features(vocab.ids, catalogue, settings.model.features), settings.data.history)
+        needs = "two positive events" if settings.model.objective == "next_item" else "two sessions (model.objective = next_session)"
+        raise BadInput(f"nothing to learn in {len(events)} events: at least one person needs {needs}; import more of the log")
+    features = item_features(vocab.ids, catalogue, settings.model.features)
+    towers = Towers(settings.model, features, settings.data.history, settings.data.session_gap)
     memory = Memory.empty(settings.update.memory)
     task, wishes = objective(shares, lessons, memory, settings, seed), settings.training.wishes
     update = Update(None, memory, task, np.random.default_rng(seed), wishes)
@@ -91,7 +93,10 @@ def objective(shares: np.ndarray, lessons: Examples, memory: Memory, settings: S
     shares = np.vstack([shares, np.log(remembered / remembered.sum())]).astype(np.float32)
     expected = np.bincount(lessons.targets, minlength=rows) + 1e-3
     candidates = Candidates(torch.from_numpy(expected), settings.training.negatives, settings.training.full_softmax_below, seed)
-    return NextItem(candidates, torch.from_numpy(shares), precision(settings.training))
+    given = candidates, torch.from_numpy(shares), precision(settings.training)
+    if settings.model.objective == "next_item":
+        return NextItem(*given)
+    return NextSession(*given, border(settings.data.session_gap), settings.training.ahead)
 
 
 def precision(settings: Training) -> torch.dtype:

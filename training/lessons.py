@@ -7,7 +7,7 @@ import numpy as np
 
 from recsys.batches import WISHES, Examples, examples
 from recsys.neighbours import Neighbours
-from recsys.sessions import N_GAPS, Sessions, backwards, histories
+from recsys.sessions import N_GAPS, Sessions, backwards, border, histories
 from recsys.settings import Settings
 
 BEST = 20
@@ -23,18 +23,30 @@ def lessons(sessions: Sessions, learn: np.ndarray, moment: np.ndarray, neighbour
     neighbours: those who are asked for wishes; that they know these timelines already does no harm. A session has little order in itself:
     who goes from a film to its sequel tells as much when read from the end, so sessions are read both ways (a whole life is not: what was
     popular moves on). The silence *after* an event is another thing than that before it and has buckets of its own, so the user tower knows
-    which way it reads.
+    which way it reads. Where what is foretold is the next session, a session has no order to be read in, and what a history begins with
+    is no target, for nothing comes before it.
     """
     limit, share, rng = settings.data.history, settings.training.wishes, np.random.default_rng([seed, 1])
     threads = settings.training.threads
     wish = wishes(sessions, learn, sessions.time, neighbours, rng, threads) if share else None
     found = examples(sessions, learn, limit, moment, wish)
+    if settings.model.objective == "next_session":
+        return behind_a_session(found, border(settings.data.session_gap))
     if settings.training.both_ways:
         mirror, order = backwards(sessions)
         wish = wishes(mirror, learn[order], sessions.time[order], neighbours, rng, threads) if share else None
         back = examples(mirror, learn[order], limit, moment[order], wish)
         found = found.join(replace(back, gap=back.gap + np.int8(N_GAPS)))
     return found
+
+
+def behind_a_session(found: Examples, border: int) -> Examples:
+    """Return the examples with their first session as context only, without those that have no other to learn."""
+    sessions = np.concatenate([[0], np.cumsum(found.gap >= border)])  # how many borders stand before each event
+    inside = sessions[1:] > np.repeat(sessions[found.start[:-1]], found.lengths)
+    found = replace(found, weight=found.weight * inside)
+    learned = np.concatenate([[0], np.cumsum(found.weight)])
+    return found.take(np.flatnonzero(np.diff(learned[found.start]) > 0))
 
 
 def wishes(

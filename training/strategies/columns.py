@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from recsys.errors import BadInput
-from recsys.towers import Towers
+from recsys.towers import SessionTower, Towers
 from training.strategies.base import Strategy, Update
 
 
@@ -27,6 +27,10 @@ class Columns(Strategy):
         """Freeze what there is; add a column where there is room."""
         if update.parent is None:
             return
+        if isinstance(towers.users, SessionTower):
+            raise BadInput(
+                "columns cannot stand beside a tower that reads session by session (model.objective = next_session); leave one out"
+            )
         towers.users.requires_grad_(False)
         if 1 + len(towers.users.columns) < self.most:
             towers.users.widen()
