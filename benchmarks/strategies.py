@@ -6,14 +6,21 @@ and prints the table, each method against the run's baseline.
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from eval.page import STYLE
-from eval.pictures import Point, frontier, labels
+from eval.pictures import Point, frontier, labels, pareto
 from recsys.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
+
+DEFAULT = "replay+ewc"
+
+FAR = 5.0
+"""Points of quality. In the picture are strategies by themselves, the default, and compositions that nothing beats, no further off.
+"""
 
 
 def row(found: dict[str, Any], main: str, second: str) -> dict[str, float | None]:
@@ -61,12 +68,13 @@ def main() -> None:
     rows = {name: row(found, first, second) for name, found in results["methods"].items()}
     kept = {name: results[name] for name in ("command", "machine", "versions", "started", "baseline", "settings")}
     write_atomically(ROOT / f"benchmarks/results/{asked.out}.json", json.dumps({**kept, "methods": rows}, indent=1) + "\n")
-    label = labels(list(rows))
-    points = [
-        Point(name, number, float(values[first] or 0), x=values["seconds"], label=label[name])
-        for number, (name, values) in enumerate(rows.items())
-        if values["seconds"]
-    ]
+    points = [Point(name, 0, float(values[first] or 0), x=values["seconds"]) for name, values in rows.items() if values["seconds"]]
+    best = {point.name for point in pareto(points)}
+    shown = [point for point in points if point.name in best | {DEFAULT} or point.name.isidentifier()]
+    middle = sorted(point.y for point in shown)[len(shown) // 2]
+    near = [point for point in shown if abs(point.y - middle) < FAR]  # who is further off would press all others together
+    label = labels([point.name for point in near])
+    points = [replace(point, look=number, label=label[point.name]) for number, point in enumerate(near)]
     drawn = frontier(points, "wall seconds for the last update, logarithmic", f"{first}, %")
     drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     write_atomically(ROOT / f"docs/{asked.out}.svg", drawn.replace("\n", f"\n<style>{STYLE}</style>\n", 1))

@@ -1,7 +1,7 @@
 """Each method's mathematics on cases that can be worked out by hand."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -74,7 +74,8 @@ def drawn(replay: Replay, update: Update, times: int = 200) -> np.ndarray:
     return found / found.sum()
 
 
-batch_of_fifty = Batch(*(torch.zeros((50, 2), dtype=torch.int64) for _ in range(4)), torch.zeros(50, 2), torch.zeros(50, 2).long())  # type: ignore[misc]
+long, heavy = torch.zeros((50, 2), dtype=torch.int64), torch.zeros(50, 2)
+batch_of_fifty = Batch(**{field.name: heavy if field.name == "weight" else long for field in fields(Batch)})
 
 
 def test_memories_are_drawn_as_each_way_says() -> None:
