@@ -32,6 +32,8 @@ class Ema(Strategy):
             return
         before = dict(update.parent.named_parameters())
         for name, weight in towers.named_parameters():
+            if name not in before:
+                continue  # of a column that is new
             old = _known(before[name].to(weight), name, update)
             weight[: len(old)].lerp_(old, self.decay) if weight.ndim else weight.lerp_(old, self.decay)
 
@@ -54,7 +56,7 @@ class Soup(Strategy):
         self.trained = [*self.trained, {name: weight.detach().clone() for name, weight in towers.named_parameters()}][-self.last :]
         for name, weight in towers.named_parameters():
             total, times = torch.zeros_like(weight), torch.zeros(weight.shape[:1] or (1,), device=weight.device)
-            for trained in self.trained:
+            for trained in (trained for trained in self.trained if name in trained):
                 part = trained[name].to(weight)
                 rows = slice(None, len(part)) if weight.ndim else slice(None)
                 (total[rows] if weight.ndim else total).add_(part)
