@@ -23,6 +23,17 @@ SPACES = {
     "newest=2..30log,fading=0.5..20log,steps=1..40log,rate=0.2..5log,popularity=1.0..1000log",
     "replay": "replay.share=0.2..0.8",
     "ewc": "ewc.strength=0.1..1000log",
+    "distill": "distill.weight=0.1..10log,distill.temperature=0.5..4log",
+    "ader": "ader.weight=0.1..10log",
+    "agem": "agem.samples=32..512log",
+    "gem": "gem.margin=0.0..1",
+    "der": "der.weight=1e-3..1log",
+    "surprise": "surprise.strength=0.1..2log,surprise.most=1.2..10log",
+    "partial": "partial.buckets=2..8",
+    "ema": "ema.decay=0.1..0.8",
+    "soup": "soup.last=2..6",
+    "generate": "generate.share=0.2..0.8,generate.length=3..20",
+    "adapters": "adapters.rank=2..32log,adapters.alpha=1.0..64log",
 }
 """Where to search when nothing is said, by method; of strategies joined by + all of theirs, beside what all towers share."""
 

@@ -24,6 +24,7 @@ from recsys.events import milliseconds
 from recsys.home import Home
 from recsys.log import Log
 from recsys.settings import Settings
+from training.strategies import STRATEGIES, parse
 
 SPACE = parse_space("half_life=0.1..50log")
 RULES = "steps=1..20,newest=1..9,fading=0.5..5log,popularity=0.1..10log"
@@ -270,3 +271,15 @@ def test_every_method_has_a_folder_of_its_own_unless_one_is_named(tmp_path, monk
         result = CliRunner().invoke(app, [*common, "--method", method, "--space", space])
         assert result.exit_code == 0, result.output
     assert sorted(path.parent.name.split("-")[0] for path in tmp_path.glob(".tune/*/trials.json")) == ["popular", "rules"]
+
+
+def test_every_strategy_is_searched_where_it_can_be_built() -> None:
+    searched = sorted({*SPACES} & {*STRATEGIES})
+    assert searched == sorted({*STRATEGIES} - {"naive", "columns"})
+    for name in searched:
+        for setting, between in parse_space(SPACES[name]).items():
+            strategy, _, key = setting.partition(".")
+            assert strategy == name
+            assert all(parse(f"{name}({key}={value})").parts for value in (between.low, between.high))
+        space = parse_space(space_for(name))
+        assert Search(name, space).start(Settings()).keys() >= parse_space(SPACES[name]).keys()
