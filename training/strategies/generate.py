@@ -12,6 +12,9 @@ from recsys.errors import BadInput
 from recsys.towers import Towers
 from training.strategies.base import Strategy, Update
 
+CELLS = 2**23
+"""Scores in memory at once."""
+
 
 class Generate(Strategy):
     """Train on the new sessions and, beside them, on sessions that the parent makes up: item by item, as likely as it finds them.
@@ -59,18 +62,21 @@ class Generate(Strategy):
         """Return sessions that the parent draws: the first item by how popular it is, each next by its own score, none twice."""
         rng, n, length = update.rng, self.sessions, min(self.length, parent.users.place.num_embeddings)
         liked = np.flatnonzero(self.new.weight > 0)
-        told = rng.choice(liked, (n, length))
-        kind, gap = self.new.kind[told], self.new.gap[told]
+        like = rng.choice(liked, (n, length))
+        kind, gap = self.new.kind[like], self.new.gap[like]
         gap[:, 0] = 0
         popular = update.objective.log_share[0, : update.known].double().clone()
         popular[0] = -torch.inf
-        item = np.zeros((n, length), np.int64)
-        seen = np.zeros((n, update.known), bool)
-        for place in range(length):
-            scores = popular.expand(n, -1) if place == 0 else self._next(parent, item, kind, gap, place, popular)
-            chance = np.where(seen, -np.inf, scores.numpy())
-            item[:, place] = np.argmax(chance - np.log(-np.log(rng.random(chance.shape))), axis=1)  # a draw by the softmax (Gumbel)
-            seen[np.arange(n), item[:, place]] = True
+        vectors, item = parent.items(torch.arange(update.known)), np.zeros((n, length), np.int64)
+        for some in np.array_split(np.arange(n), -(-n * update.known // CELLS)):
+            told = item[some], kind[some], gap[some]
+            seen = np.zeros((len(some), update.known), bool)
+            for place in range(length):
+                scores = _next(parent, vectors, *told, place, popular) if place else popular.expand(len(some), -1)
+                chance = np.where(seen, -np.inf, scores.numpy())
+                told[0][:, place] = np.argmax(chance - np.log(-np.log(rng.random(chance.shape))), axis=1)  # by the softmax (Gumbel)
+                seen[np.arange(len(some)), told[0][:, place]] = True
+            item[some] = told[0]
         return Examples(
             start=np.arange(0, n * length + 1, length),
             whose=np.zeros(n, np.uint64),
@@ -82,8 +88,9 @@ class Generate(Strategy):
             wish=np.zeros((n * length, WISHES), np.int32),
         )
 
-    def _next(self, parent: Towers, item: np.ndarray, kind: np.ndarray, gap: np.ndarray, place: int, popular: Tensor) -> Tensor:
-        told = [torch.from_numpy(column[:, :place].astype(np.int64)) for column in (item, kind, gap)]
-        vectors = parent.items(torch.arange(len(popular)))
-        users = parent.users(vectors[told[0]], told[1], told[2])[:, -1]
-        return parent.scale().double() * (users @ vectors.T).double() + parent.popularity.double() * popular
+
+def _next(parent: Towers, vectors: Tensor, item: np.ndarray, kind: np.ndarray, gap: np.ndarray, place: int, popular: Tensor) -> Tensor:
+    """Return the parent's scores of every row after the first `place` events of some sessions, (n, known)."""
+    told = [torch.from_numpy(column[:, :place].astype(np.int64)) for column in (item, kind, gap)]
+    users = parent.users(vectors[told[0]], told[1], told[2])[:, -1]
+    return parent.scale().double() * (users @ vectors.T).double() + parent.popularity.double() * popular
