@@ -6,18 +6,10 @@ import os
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict
 
-import numpy as np
-import pyarrow as pa
-
-from recsys.events import milliseconds, owners
 from recsys.files import clear, locked, write_atomically
-
-AHEAD = 24 * 3_600_000 + 5 * 60_000
-"""Milliseconds that an event may be dated ahead when it comes in: a day in a file, for time zones, five minutes over HTTP."""
 
 
 def hashed(owner: str) -> str:
@@ -130,11 +122,6 @@ class Forgotten:
         receipts = (file for file in found if file.name.endswith(".json"))  # those are never removed; half files go at any moment
         return tuple(sorted((file.name, file.inode(), file.stat().st_mtime_ns) for file in receipts))
 
-    def hides(self, table: pa.Table) -> np.ndarray:
-        """Say of each event whether it may not come into the log (again), (N,) bool: somebody forgotten did it, before they asked."""
-        until = _until(self.folder, self.written())
-        return _before(table, until) if until and len(table) else np.zeros(len(table), bool)
-
 
 def _again(before: dict[str, Any]) -> dict[str, Any]:
     """Return what a receipt begins with, where `before` is that of an earlier time, if there was one."""
@@ -142,28 +129,3 @@ def _again(before: dict[str, Any]) -> dict[str, Any]:
     if before:
         earlier.append({name: before[name] for name in ("asked", "completed", "erased")})
     return {"erased": {}, "completed": None, "earlier": earlier}
-
-
-def did(receipt: dict[str, Any], table: pa.Table, offset: np.ndarray) -> np.ndarray:
-    """Say which events of a log, at offsets (N,), were done by who is forgotten, (N,) bool: by them and in their sessions.
-
-    What was there when they asked goes though a clock that is ahead has dated it later; what came in since goes up to when they asked.
-    """
-    names = (receipt["who"], *receipt["sessions"])
-    before, since = (_before(table, dict.fromkeys(names, receipt["at"] + ahead)) for ahead in (AHEAD, 0))
-    return np.where(offset < receipt["end"], before, since)
-
-
-@lru_cache(maxsize=2)
-def _until(folder: Path, files: tuple[tuple[str, int, int], ...]) -> dict[str, int]:
-    """Return up to when the past of whom is kept out, ms, by the hash of the name; files: a receipt that is written anew is another one,
-    by when, for it may get the number of one that is gone.
-    """
-    receipts = Forgotten(folder).all()
-    return {name: receipt["at"] for receipt in receipts for name in (receipt["who"], *receipt["sessions"])}
-
-
-def _before(table: pa.Table, until: dict[str, int]) -> np.ndarray:
-    whose = owners(table).combine_chunks().dictionary_encode()
-    last = np.array([until.get(hashed(name), -1) if name is not None else -1 for name in whose.dictionary.to_pylist()] or [-1])
-    return milliseconds(table) <= last[whose.indices.fill_null(0).to_numpy(zero_copy_only=False)]

@@ -17,6 +17,7 @@ from recsys.catalogue import Catalogue, merge
 from recsys.checks import Verdict
 from recsys.errors import BadInput
 from recsys.events import SCHEMA, derive_event_ids, identities, milliseconds
+from recsys.hidden import hides
 from recsys.home import Home
 from recsys.log import Log
 from recsys.progress import Step, silent
@@ -187,7 +188,7 @@ def import_events(
     intake = read_events(paths, format, columns, step, strict, time.time() if now is None else now)
     report, log = intake.report, Log(home.log, home.shared)
     step("writing the log", 0, 1)
-    hidden = log.forgotten.hides(intake.table)
+    hidden = hides(log.forgotten, intake.table)
     report.added = log.append(intake.table) if write else int((~log.holds(intake.table) & ~hidden).sum())
     step("writing the log", 1, 1)
     report.forgotten = int(hidden.sum())

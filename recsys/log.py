@@ -23,6 +23,7 @@ from recsys.errors import BadInput
 from recsys.events import SCHEMA, identities
 from recsys.files import clear, locked, sha256, write_beside
 from recsys.forgotten import Forgotten
+from recsys.hidden import hides
 from recsys.shared import Moved, Shared, State
 
 SEGMENT_ROWS = 1_000_000
@@ -126,7 +127,7 @@ class Log:
                 if self.shared:
                     self.shared.whole(partial(self._follow, self.shared))
                 since = self._erasures()
-                new = self._without_known(table.filter(pa.array(~self.forgotten.hides(table))))
+                new = self._without_known(table.filter(pa.array(~hides(self.forgotten, table))))
                 try:
                     for start in range(0, len(new), SEGMENT_ROWS):
                         part = new.slice(start, SEGMENT_ROWS)

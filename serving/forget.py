@@ -20,7 +20,8 @@ import redis
 
 from recsys.errors import RecsysError, ReleaseDamaged
 from recsys.files import locked
-from recsys.forgotten import Forgotten, asked, did, hashed
+from recsys.forgotten import Forgotten, asked, hashed
+from recsys.hidden import did
 from recsys.home import Home
 from recsys.journal import Journal
 from recsys.log import Log

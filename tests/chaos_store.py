@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from worlds import event_table
 
 from recsys.errors import Superseded
-from recsys.forgotten import Forgotten, asked, did, hashed
+from recsys.forgotten import Forgotten, asked, hashed
+from recsys.hidden import did
 from recsys.home import Home
 from recsys.joined import open_home, pull
 from recsys.log import Log

@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from recsys.events import PROFILE
-from recsys.forgotten import AHEAD
+from recsys.hidden import AHEAD
 from serving.history import Event
 
 LIMIT = 4

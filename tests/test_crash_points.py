@@ -20,7 +20,8 @@ from recsys import catalogue, cli
 from recsys.backup import backup, restore, verify
 from recsys.catalogue import Catalogue
 from recsys.files import write_atomically
-from recsys.forgotten import Forgotten, did
+from recsys.forgotten import Forgotten
+from recsys.hidden import did
 from recsys.home import Home
 from recsys.journal import Journal
 from recsys.log import Log, Position

@@ -22,6 +22,7 @@ from worlds import event_table
 
 from recsys.errors import Superseded
 from recsys.forgotten import Asked, Forgotten, asked, hashed
+from recsys.hidden import hides
 from recsys.home import Home
 from recsys.intake import import_events
 from recsys.joined import open_home, pull
@@ -474,7 +475,7 @@ def test_a_receipt_that_is_being_written_disturbs_no_writer_of_the_log(tmp_path:
     receipts = Forgotten(tmp_path)
     receipts.begin("u3")
     (tmp_path / ".half.json.tmp").symlink_to(tmp_path / "gone")  # listed, and gone when it is looked at
-    hidden = receipts.hides(event_table(rows(0, 20)))
+    hidden = hides(receipts, event_table(rows(0, 20)))
     assert hidden.tolist() == [row.get("user_id") == "u3" for row in rows(0, 20)]
 
 

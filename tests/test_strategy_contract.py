@@ -176,14 +176,15 @@ def together() -> list[str]:
 
 
 def test_every_pair_runs_or_is_refused_with_the_reason(story: Story, knowing: Candidate) -> None:
-    ran, refused = 0, 0
+    (stretches, items), ran, refused = story, 0, 0
+    short = [stretches[0], stretches[1].slice(0, 150)], items
     for pair in together():
         expression = "+".join(ALL[name] for name in pair.split("+"))
         if why := refusal(expression):
             assert "do not go together: " in why
             refused += 1
             continue
-        assert all(torch.isfinite(value).all() for value in weights(updated(knowing, story, 1, expression)).values())
+        assert all(torch.isfinite(value).all() for value in weights(updated(knowing, short, 1, expression)).values())
         ran += 1
     assert (ran, refused) == (105 - 8, 8)
 

@@ -508,7 +508,7 @@ def test_with_columns_too_serving_computes_what_training_does_and_nobody_knows_t
     torch.testing.assert_close(tower(items, kinds, gaps)[:, :3], everywhere[:, :3])
 
 
-@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+@pytest.mark.parametrize("encoder", ["transformer", "gru"])
 def test_the_onnx_graph_has_the_columns_and_is_made_anew_when_one_is_added(encoder, tmp_path):
     export.user_tower(shaped(encoder).users, tmp_path / "one.onnx")
     tower = shaped(encoder, 2).users
