@@ -1,5 +1,6 @@
 """A search for good settings that never sees a test window: Optuna over one method, on the last windows before the first test."""
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,9 +66,17 @@ class Search:
             f"{section}.{key}": value for section, keys in settings.model_dump().items() for key, value in keys.items()
         }
         for part in names.parts(self.method):
-            usual = baselines.defaults(part.name) if part.name in baselines.BASELINES else {}
+            usual = baselines.defaults(part.name) if part.name in baselines.BASELINES else _usual(part.name)
             known |= {f"{prefix}{key}": value for key, value in {**usual, **part.own}.items() for prefix in ("", f"{part.name}.")}
         return {name: known[name] for name, range in self.space.items() if name in known and known[name] in range}
+
+
+def _usual(strategy: str) -> dict[str, Any]:
+    """Return the settings of a strategy that hold when nothing is said; none where it is no strategy."""
+    from training.strategies import STRATEGIES
+
+    made = inspect.signature(STRATEGIES[strategy]).parameters.values() if strategy in STRATEGIES else ()
+    return {one.name: one.default for one in made if one.default is not one.empty}
 
 
 @dataclass

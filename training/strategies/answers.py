@@ -90,5 +90,5 @@ def parts_of(towers: Towers, examples: Examples) -> Iterator[Batch]:
 def drawn(n: int, most: int, update: Update, least: int = 1) -> Tensor:
     """Return `most` rows of the items up to `n`, or all of them where there are fewer: (C,)."""
     if n - least <= most:
-        return torch.arange(least, n)
+        return torch.arange(least, max(least, n))
     return torch.from_numpy(np.sort(least + update.rng.choice(n - least, most, replace=False, shuffle=False)))
