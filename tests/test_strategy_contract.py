@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from recsys.catalogue import Catalogue
 from recsys.errors import BadInput
@@ -22,8 +23,9 @@ from recsys.registry import Registry
 from recsys.settings import Settings, load_settings
 from recsys.simulate import simulate
 from training import strategies
-from training.candidate import Candidate
+from training.candidate import STATE, Candidate
 from training.fit import fit
+from training.forget import forget
 from training.strategies import STRATEGIES, parse, without
 from training.update import update
 
@@ -217,6 +219,21 @@ def test_a_private_release_holds_nobody_s_events(story: Story, fitted: Callable[
     for candidate in (fitted(ALL["generate"]), updated(fitted(ALL["generate"]), story, 1)):
         assert (len(candidate.memory), len(candidate.neighbours)) == (0, 0)
         assert not [name for name in candidate.strategy_state if "whose" in name or "item" in name.split("/")]
+
+
+def test_a_private_update_drops_what_another_strategy_kept(story: Story, fitted: Callable[[str], Candidate]) -> None:
+    private = updated(fitted("der(size=50)"), story, 1, ALL["generate"])
+    assert not [name for name in private.strategy_state if name.startswith("der/")]
+
+
+def test_who_filled_a_store_alone_is_forgotten_with_it(story: Story, fitted: Callable[[str], Candidate], tmp_path: Path) -> None:
+    candidate = fitted("der(size=50)")
+    released(candidate, tmp_path)
+    folder = Registry(tmp_path).open().folder
+    assert forget(folder, np.concatenate([candidate.memory.examples.whose, candidate.strategy_state["der/whose"].numpy()])) > 0
+    left = load_file(folder / STATE)
+    assert not [name for name in left if name.startswith("der/")]
+    assert len(left["memory:whose"]) == 0
 
 
 def test_people_are_forgotten_in_what_a_strategy_keeps(story: Story, fitted: Callable[[str], Candidate]) -> None:

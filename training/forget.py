@@ -26,6 +26,6 @@ def forget(folder: Path, whose: np.ndarray) -> int:
     left = without({name: tensor for name, tensor in state.items() if not name.startswith(MEMORY)}, whose) | memory_tensors(rest)
     if len(others) < len(neighbours):
         others.write(folder)
-    if any(len(left[name]) != len(tensor) for name, tensor in state.items() if tensor.ndim):
+    if any(name not in left or left[name].shape != tensor.shape for name, tensor in state.items()):
         write_beside(folder / STATE, partial(save_file, left))
     return len(neighbours) - len(others) + len(memory) - len(rest)
