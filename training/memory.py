@@ -36,7 +36,3 @@ class Memory:
         """Return the memory without what some people did: whose (P,) as Examples.whose has them."""
         kept = np.flatnonzero(~np.isin(self.examples.whose, whose))
         return Memory(self.size, self.examples.take(kept), self.keys[kept])
-
-    def sample(self, n: int, rng: np.random.Generator) -> Examples:
-        """Return `n` examples drawn with replacement."""
-        return self.examples.take(rng.integers(0, len(self), n))
