@@ -39,6 +39,7 @@ from serving.answers import (
     there_is_one,
     written,
 )
+from serving.console.routes import pages
 from serving.embedded import redis_address
 from serving.engine import Engine
 from serving.forget import Forgetting
@@ -354,6 +355,7 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
     app.include_router(v1)
     app.include_router(health)
     app.include_router(operations)
+    app.include_router(pages)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(BadInput, _refuse)
     app.add_exception_handler(Exception, _failed)

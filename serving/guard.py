@@ -17,9 +17,8 @@ BODY = 256 * 1024
 PEOPLE = 10_000
 """Keys whose rate is followed; who asked least lately is forgotten first, and starts with a full bucket."""
 
-OPEN = ("/health/", "/docs", "/redoc", "/openapi.json")
-"""Addresses that need no key: whether it runs, and what it can do."""
-
+OPEN = ("/health/", "/docs", "/redoc", "/openapi.json", "/console")
+"""Addresses that need no key: whether it runs, what it can do, and the files of the console, which asks for one itself."""
 
 ASKED = frozenset({b"content-length", b"x-api-key", b"authorization"})
 """Headers that are looked at."""
@@ -99,6 +98,8 @@ TOO_LARGE = f"the body is larger than {BODY // 1024} KB, which is the most; send
 
 def scope_of(method: str, path: str) -> str:
     """Return the scope that a request needs."""
+    if path.startswith(("/v1/console/", "/v1/releases/")):
+        return "admin"
     if method in ("GET", "HEAD", "OPTIONS") or path == "/v1/recommend":
         return "read"
     return "write" if method == "POST" else "admin"

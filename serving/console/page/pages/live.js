@@ -1,0 +1,7 @@
+// Live.
+
+import { empty, fill, h } from "../lib/dom.js";
+
+export async function mount(root) {
+  fill(root, h("h1", {}, "Live"), empty("Nothing here yet."));
+}

@@ -1,0 +1,7 @@
+// Users / Items.
+
+import { empty, fill, h } from "../lib/dom.js";
+
+export async function mount(root) {
+  fill(root, h("h1", {}, "Users / Items"), empty("Nothing here yet."));
+}

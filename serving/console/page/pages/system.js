@@ -1,0 +1,7 @@
+// System.
+
+import { empty, fill, h } from "../lib/dom.js";
+
+export async function mount(root) {
+  fill(root, h("h1", {}, "System"), empty("Nothing here yet."));
+}
