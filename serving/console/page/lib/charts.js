@@ -118,8 +118,8 @@ function frame(width, height, right, x, y, xs, ys, top = 26) {
     up.ticks.map((value, n) => [svg("line", { class: value === 0 ? "axis" : "grid-line", x1: left, x2: left + inner, y1: at.y(value), y2: at.y(value) }),
       text(left - 8, at.y(value) + 4, yText[n], { "text-anchor": "end" })]),
     svg("line", { class: "axis", x1: left, x2: left + inner, y1: bottom, y2: bottom }), xParts,
-    y.label && text(0, 12, y.label, { class: "axis-name" }),
-    x.label && text(left + inner / 2, height - 5, x.label, { class: "axis-name", "text-anchor": "middle" }),
+    y.label && text(0, 12, cut(y.label, width, 12.5), { class: "axis-name" }),
+    x.label && text(Math.min(left + inner / 2, width - wide(cut(x.label, width, 12.5), 12.5) / 2), height - 5, cut(x.label, width, 12.5), { class: "axis-name", "text-anchor": "middle" }),
   ];
   return { at, left, top, bottom, inner, parts };
 }
@@ -156,7 +156,7 @@ export function lines({ series, x, y, height = 280, label }) {
         svg("path", { class: "line", d: path(at), "stroke-dasharray": each.dashed ? "4 3" : dash }),
         (few ? each.points : [end]).map((point) => mark(each.mark, at.x(point.x), at.y(point.y), few ? 3 : 3.6)),
         beside && [svg("line", { class: "leader", x1: at.x(end.x) + 6, y1: at.y(end.y), x2: width - room + 11, y2: named[n] }),
-          mark(each.mark, width - room + 17, named[n], 3), svg("text", { x: width - room + 25, y: named[n] + 4, class: "name" }, svg("title", {}, each.name), cut(each.name, room - 26, SMALL))]);
+          mark(each.mark, width - room + 17, named[n], 4), svg("text", { x: width - room + 25, y: named[n] + 4, class: "name" }, svg("title", {}, each.name), cut(each.name, room - 26, SMALL))]);
     });
     const tell = x.format ?? (x.time ? (when) => new Date(when).toLocaleString() : plain);
     const spots = xs.map((value) => {
@@ -240,7 +240,7 @@ export function heat({ rows, columns, values, format = plain, label, rowLabel, c
   const share = (value) => signed ? Math.abs(value) / most : high === low ? 0.5 : (value - low) / (high - low);
   const deep = (value) => 0.06 + 0.94 * share(value);
   const colour = (value) => `color-mix(in srgb, var(--c${signed && value < 0 ? 2 : 1}) ${(100 * deep(value)).toFixed(1)}%, var(--sheet))`;
-  const letters = (value) => deep(value) < 0.55 ? "on-light" : deep(value) < 0.85 ? "on-middle" : "on-deep";
+  const letters = (value) => deep(value) < 0.6 ? "on-light" : deep(value) < 0.85 ? "on-middle" : "on-deep";
   return chart("heat", label, (width) => {
     const left = Math.min(Math.max(0, ...rows.map((name) => wide(name, SMALL))) + 10, width * 0.3);
     const top = columnLabel || rowLabel ? 36 : 20;
