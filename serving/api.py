@@ -39,6 +39,8 @@ from serving.answers import (
     there_is_one,
     written,
 )
+from serving.console.films import films
+from serving.console.people import people
 from serving.console.results import results
 from serving.console.routes import pages
 from serving.embedded import redis_address
@@ -359,6 +361,8 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
     app.include_router(operations)
     app.include_router(pages)
     app.include_router(results)
+    for router in (people, films):
+        app.include_router(router, dependencies=[Depends(_no_unknown_parameter)])
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(BadInput, _refuse)
     app.add_exception_handler(Exception, _failed)
