@@ -88,6 +88,10 @@ function chart(name, label, draw) {
     const width = Math.floor(entry.contentRect.width);
     if (width > 0 && width !== shown) requestAnimationFrame(() => render(width));
   }).observe(root);
+  queueMicrotask(() => { // by then it stands in the page, most times: drawn before anybody sees a gap
+    const width = Math.floor(root.getBoundingClientRect().width);
+    if (width > 0 && !shown) render(width);
+  });
   return root;
 }
 
@@ -150,7 +154,7 @@ export function lines({ series, x, y, height = 280, label }) {
       const path = pieces(runs(each.all));
       const band = each.points.filter((point) => known(point.low) && known(point.high));
       const end = each.points.at(-1);
-      return svg("g", { class: "series", "data-name": each.name, style: { "--mark": colour } },
+      return svg("g", { class: "series", "data-name": each.name, "data-points": JSON.stringify(each.all.map((point) => [point.x, point.y])), style: { "--mark": colour } },
         band.length > 1 && svg("path", { class: "band", d: `${way(band, at, "high")}${way([...band].reverse(), at, "low", "L")}Z` }),
         band.length === 1 && svg("line", { class: "whisker", x1: at.x(band[0].x), x2: at.x(band[0].x), y1: at.y(band[0].low), y2: at.y(band[0].high) }),
         svg("path", { class: "line", d: path(at), "stroke-dasharray": each.dashed ? "4 3" : dash }),
@@ -301,7 +305,7 @@ export function dots({ points, x, y, label, height = 340, paths = [] }) {
     const drawn = points.map((point) => svg("g", { class: "dot", "data-name": point.name, "data-x": point.x, "data-y": point.y, style: { "--mark": look(point.mark).colour } }, svg("title", {}, point.name),
       known(point.low) && known(point.high) && svg("line", { class: "whisker", x1: at.x(point.x), x2: at.x(point.x), y1: at.y(point.low), y2: at.y(point.high) }),
       mark(point.mark, at.x(point.x), at.y(point.y), 5)));
-    const joined = paths.map((each) => svg("path", { class: "line joined", d: way(each.points, at), style: { "--mark": look(each.mark ?? 0).colour } }, svg("title", {}, each.name)));
+    const joined = paths.map((each) => svg("path", { class: "line joined", "data-name": each.name, d: way(each.points, at), style: { "--mark": look(each.mark ?? 0).colour } }, svg("title", {}, each.name)));
     const order = points.map((point) => ({ x: at.x(point.x), y: at.y(point.y), title: point.name,
       rows: [[null, x.label ?? "x", fx(point.x)], [null, y.label ?? "y", within(point, fy)]] })).sort((a, b) => a.x - b.x);
     return { parts: [parts, joined, drawn, names], height, spots: order };

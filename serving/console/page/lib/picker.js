@@ -56,23 +56,27 @@ export async function picker(root, { page, params, signal, title, lead, show }) 
     choice.value = name ?? "";
   }
 
-  async function choose(name) {
+  // quietly: what is no result is passed over; the answer says whether it was one.
+  async function choose(name, quietly = false) {
     const mine = ++turn;
     choices(name);
     fill(said);
     if (!name) return nothing();
     try {
-      const result = opened.get(name) ?? await fetched(name, listed.results.find((each) => each.name === name), signal);
-      if (mine !== turn || signal.aborted) return;
+      const result = opened.get(name) ?? await fetched(name, signal);
+      if (mine !== turn || signal.aborted) return true;
       last = name;
       keep(name, result);
       show(result, { name, folder: listed.folder, run: name.includes("/") && !name.startsWith(OWN) ? `${listed.folder}/${name.split("/")[0]}` : null, place });
+      return true;
     } catch (error) {
-      if (error.name === "AbortError" || mine !== turn) return;
+      if (error.name === "AbortError" || mine !== turn) return true;
       if (error.status === 401 || error.status === 403) throw error;
+      if (quietly && error instanceof Refused) return false;
       if (!(error instanceof Refused) && error.status === undefined) console.error(error);
       refuse(error.message);
       fill(place);
+      return true;
     }
   }
 
@@ -108,20 +112,30 @@ export async function picker(root, { page, params, signal, title, lead, show }) 
   choices(null);
   listed = await get("/v1/console/results", signal);
   if (signal.aborted) return;
-  const wanted = params.get("result") ?? last ?? listed.results[0]?.name ?? null;
+  if (turn) return choices(last); // a file was dropped before the list came
+  const wanted = params.get("result") ?? last;
   if (wanted?.startsWith(OWN) && !opened.has(wanted)) {
     choices(wanted);
     return refuse(`${wanted.slice(OWN.length)} was a file of yours, and this browser does not keep it: open it again, or choose another result.`);
   }
-  await choose(wanted);
+  if (wanted) return void await choose(wanted);
+  for (const { name } of listed.results.slice(0, 5)) if (await choose(name, true)) return;
+  await choose(null);
 }
 
 const about = (each) => `${each.name.replace(/\/results\.json$/, "")} · ${each.methods ? `${each.methods.length} methods · ` : ""}${moment(each.modified)} · ${bytes(each.bytes)}`;
 
 // A name is letters, of which only the slash of a run's folder is a slash.
-async function fetched(name, listed, signal) {
+async function fetched(name, signal) {
   const found = await get(`/v1/console/results/${name.split("/").map(encodeURIComponent).join("/")}`, signal);
   return typeof found === "string" ? parse(found, name) : read(found, name);
+}
+
+// Draw something anew without the page jumping: while it is short of its pictures it would scroll up.
+export function steady(draw) {
+  const y = scrollY;
+  draw();
+  if (y) queueMicrotask(() => scrollTo({ top: y, behavior: "instant" }));
 }
 
 // What a result is: its protocol, windows, targets, seeds; and how to get it again.
@@ -143,6 +157,9 @@ export function again(result) {
     pairs.length > 0 && h("dl", { class: "pairs" }, pairs.map(([key, value]) => [h("dt", {}, key), h("dd", {}, value)])),
     Object.keys(result.settings).length > 0 && h("details", {}, h("summary", {}, "all settings"), h("pre", {}, JSON.stringify(result.settings, null, 1))));
 }
+
+// A method's name that may go on in the next line behind a bracket, a comma or a plus.
+export const breakable = (name) => h("span", {}, name.split(/(?<=[+,(_])/).map((piece, n) => [n > 0 && h("wbr"), piece]));
 
 // One of several, as buttons side by side. options: [[value, words]]
 export function either(label, options, value, changed) {

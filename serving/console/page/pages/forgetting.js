@@ -2,7 +2,7 @@
 
 import { card, empty, fill, h, table } from "../lib/dom.js";
 import { dots, heat, lines, bars } from "../lib/charts.js";
-import { again, facts, picker, remember, select, either } from "../lib/picker.js";
+import { again, breakable, facts, picker, remember, select, steady, either } from "../lib/picker.js";
 import { course, dials, families, GROUPS, groups, mainOf, number, part, ranked, signed, transfers, unit } from "../lib/results.js";
 
 const GRID = ["replay(share=0.1)+ewc", "replay(share=0.3)+ewc", "replay+ewc", "replay(share=0.7)+ewc", "replay+ewc(strength=10)", "replay+ewc(strength=100)"];
@@ -32,7 +32,7 @@ function show(result, chosen, params) {
   const parts = h("div", {});
   const draw = () => {
     remember("forgetting", { result: name, method: state.method, seed: state.seed === "mean" ? undefined : state.seed, kept: state.kept ?? undefined, slice: state.group ?? undefined, lines: state.sliced ?? undefined });
-    fill(parts, known.length ? matrix(result, known, state, draw) : none(chosen), known.length > 0 && tradeOff(result, known, state, chosen, draw), slices(result, state, chosen, draw), again(result));
+    steady(() => fill(parts, known.length ? matrix(result, known, state, draw) : none(), known.length > 0 && tradeOff(result, known, state, chosen, draw), slices(result, state, chosen, draw), again(result)));
   };
   fill(place, h("p", { class: "quiet facts" }, facts(result)), parts);
   draw();
@@ -41,8 +41,8 @@ function show(result, chosen, params) {
 const resumed = (run, words) => `recsys evaluate --resume${run ? ` --run ${quoted(run)}` : " --run RUN"} ${words}`;
 const quoted = (path) => /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 
-const none = ({ run }) => empty("No method of this result was asked about earlier and later windows.", "Only methods whose states are releases can be: towers, not baselines, and without +neighbours. Ask for it in a new run (it is on by itself where a replay has 40 windows or fewer):",
-  run ? "recsys evaluate --matrix --methods naive,replay+ewc --home HOME" : "recsys evaluate --matrix --methods naive,replay+ewc --home HOME");
+const none = () => empty("No method of this result was asked about earlier and later windows.", "Only methods whose states are releases can be: towers, not baselines, and without +neighbours. A replay of 40 windows or fewer asks them by itself:",
+  "recsys evaluate --matrix --methods naive,replay+ewc --home HOME");
 
 // The matrix of the chosen method and seed, quality[release][window], with what follows from it.
 function looked(method, seed) {
@@ -112,18 +112,18 @@ function tradeOff(result, known, state, chosen, draw) {
   return h("section", { class: "card", id: "trade-off" }, h("div", { class: "card-head" }, h("h2", {}, "Old against new"),
     whole && either("old windows by", [["quality", "what is still known"], ["forgetting", "what was lost"]], kept, (value) => { state.kept = value; draw(); document.querySelector("#trade-off [aria-pressed=true]")?.focus(); })),
   h("p", {}, "Up: old windows are kept. To the right: new ones are met well. A strategy is worth its cost where it goes up without going left."),
-  usable.length
+  near.length > 1
     ? dots({ points: near.map((row) => ({ name: row.method.name, mark: row.method.mark, x: row.x, y: row.y })), paths,
       x: { label: whole ? `${metric} on new windows, answered before they are learned, %` : `${metric} over all windows, answered before they are learned, %`, format: (x) => share(x) },
       y: { label: kept === "quality" ? `${metric} of the last release on old windows, %` : "− forgetting on old windows, points", format: (y) => kept === "quality" ? share(y) : signed(100 * y, 1) }, label: `old windows against new ones, ${near.length} methods`, height: 380 })
-    : empty("Too few releases to tell old from new.", "At least three windows are needed."),
+    : usable.length ? null : empty("Too few releases to tell old from new.", "At least three windows are needed."),
   far.length > 0 && h("p", { class: "quiet small" }, `Too far to the left to share the picture: ${far.map((row) => `${row.method.name} (new ${share(row.x)}, old ${kept === "quality" ? share(row.y) : points(row.y)})`).join(", ")}.`),
   paths.length > 0 && h("ul", { class: "curves" }, paths.map((path, n) => h("li", {}, h("span", { class: "dash", style: { background: `var(--c${(n % 8) + 1})` } }), path.name))),
   !joined.length && empty("No curve yet: no two of these methods differ only in replay's share, or only in EWC's strength.", chosen.run ? "Add some to this run; what is answered stays:" : "Add some to the run that this result came from (its folder for RUN), or leave --resume and --run out to begin one:",
     resumed(chosen.run, `--methods "${GRID.filter((name) => !known.some((method) => method.name === name)).join(",")}"`)),
   whole && h("p", { class: "quiet small" }, "New windows: the mean of what people saw, from the second release on. Old windows: the last release on what it had learned, the newest window left out."),
   table([
-    { name: "method", value: (row) => h("span", { class: "named" }, h("span", {}, row.method.name)) }, { name: "replay share", number: true, value: (row) => row.share ?? "–" }, { name: "EWC strength", number: true, value: (row) => row.strength ?? "–" },
+    { name: "method", value: (row) => h("span", { class: "named" }, breakable(row.method.name)) }, { name: "replay share", number: true, value: (row) => row.share ?? "–" }, { name: "EWC strength", number: true, value: (row) => row.strength ?? "–" },
     { name: "new windows", number: true, value: (row) => h("span", { "data-new": number(row.x) }, share(row.x, 2)) }, whole && { name: "old windows", number: true, value: (row) => h("span", { "data-old": number(transfers(row.method.forgetting.matrix).kept) }, share(transfers(row.method.forgetting.matrix).kept, 2)) },
     { name: "forgetting, points", number: true, value: (row) => points(row.lost) }, { name: "last update", number: true, value: (row) => number(row.method.cost.seconds_learn_last) === null ? "–" : `${row.method.cost.seconds_learn_last.toFixed(1)} s` },
   ].filter(Boolean), [...rows].sort((a, b) => (b.y ?? -9) - (a.y ?? -9)), { row: (row) => ({ "data-method": row.method.name }), label: "old against new" }));

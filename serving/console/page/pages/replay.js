@@ -4,7 +4,7 @@ import { card, empty, fill, h, table } from "../lib/dom.js";
 import { bytes, count } from "../lib/format.js";
 import { dots, heat, lines, swatch } from "../lib/charts.js";
 import { day } from "../lib/day.js";
-import { again, either, facts, picker, remember, select } from "../lib/picker.js";
+import { again, breakable, either, facts, picker, remember, select, steady } from "../lib/picker.js";
 import { costsOf, course, first, GROUPS, groups, mainOf, number, part, ranked, spent, unit, verdict } from "../lib/results.js";
 
 // Three digits that count, in one unit, so that two figures of a column can be compared at a glance.
@@ -49,7 +49,7 @@ function show(result, { name, place }, params) {
   const draw = () => {
     const usual = [...state.on].sort().join("|") === [...first(result, state.figure)].sort().join("|");
     remember("replay", { result: name, metric: state.figure, view: state.view === "window" ? undefined : state.view, cost: state.cost, slice: state.group ?? undefined, methods: usual ? undefined : [...state.on].join("|") });
-    fill(parts, pictures(result, state), overall(result, state), sliced(result, state, draw), again(result));
+    steady(() => fill(parts, pictures(result, state), overall(result, state), sliced(result, state, draw), again(result)));
   };
   fill(place, h("p", { class: "quiet facts" }, facts(result)), headline(result), controls(result, state, draw), parts);
   draw();
@@ -142,7 +142,7 @@ function overall(result, state) {
   const others = [...result.quality, ...result.lists].filter((each) => each !== figure && each.split("@")[1] === at && (each.split("@")[0] !== "hit_rate" && each.split("@")[0] !== "map" || result.methods.some((method) => method.macro[each] !== method.macro[each.replace("hit_rate", "recall").replace("map", "mrr")])));
   const rows = ranked(result.methods, figure), best = number(rows[0].macro[figure]);
   const columns = [
-    { name: "method", value: (method) => h("span", { class: "named" }, swatch(method.mark), h("span", {}, method.name), method.name === result.baseline && h("span", { class: "badge accent" }, "baseline")) },
+    { name: "method", value: (method) => h("span", { class: "named" }, swatch(method.mark), breakable(method.name), method.name === result.baseline && h("span", { class: "badge accent" }, "baseline")) },
     { name: `${figure}${word === "%" ? "" : `, ${word}`}`, number: true, value: (method) => [h(number(method.macro[figure]) === best && best !== null ? "b" : "span", { "data-figure": figure, "data-value": number(method.macro[figure]) }, write(method.macro[figure])), ends(method.intervals[figure]?.low, method.intervals[figure]?.high, write)] },
     result.baseline && { name: `against ${result.baseline}${word === "%" ? ", points" : ""}`, number: true, title: "paired on the same questions, with its 95% interval", value: (method) => {
       const interval = method.intervals[figure], said = WORDS[verdict(interval)];
@@ -175,7 +175,7 @@ function sliced(result, state, draw) {
     h("p", { class: "quiet" }, `${GROUPS[group] ?? group}. ${figure}, every question counting the same.${figure === state.figure ? "" : ` Slices hold no ${state.figure}.`}`),
     shown.length > 0 && heat({ rows: shown.map((method) => method.name), columns: all[group].map((name) => name), values: shown.map((method) => all[group].map((name) => value(method, name))), format: (x) => write(x, 1), label: `${figure} by ${group} of ${shown.length} methods`, rowLabel: "method", columnLabel: group }),
     result.baseline && note(`Small: the difference from ${result.baseline} on the same questions, in points, with its 95% interval; ▲ ahead, ▼ behind.`),
-    table([{ name: "method", value: (method) => h("span", { class: "named" }, swatch(method.mark), h("span", {}, method.name)) },
+    table([{ name: "method", value: (method) => h("span", { class: "named" }, swatch(method.mark), breakable(method.name)) },
       ...all[group].map((name) => ({ name: h("span", {}, part(group, name), h("div", { class: "quiet small" }, `${count(targets(name))} targets`)), number: true, value: (method) => {
         const difference = method.slices[group]?.[name]?.difference?.[figure];
         return [h("span", { "data-slice": `${group}/${name}`, "data-value": value(method, name) }, write(value(method, name))), number(difference?.[0]) === null ? null : h("div", { class: `small nowrap ${difference[1] > 0 ? "good" : difference[2] < 0 ? "bad" : "quiet"}` }, `${difference[1] > 0 ? "▲ " : difference[2] < 0 ? "▼ " : ""}${gap(difference[0])}`, number(difference[1]) === null ? null : h("span", { class: "quiet" }, ` (${gap(difference[1])} to ${gap(difference[2])})`))];
