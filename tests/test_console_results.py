@@ -318,8 +318,8 @@ def test_curves_join_what_differs_in_share_alone_or_in_strength_alone(api, page,
     page.goto(url(api, "forgetting", result="prequential-7/results.json"))
     page.wait_for_selector("#trade-off .dot")
     assert [text for (text,) in told(page, ".curves li")] == [
-        "replay share 0.1 → 0.3 → 0.5 in ewc(strength=1)+replay(share=…)",
-        "EWC strength 1 → 10 in ewc(strength=…)+replay(share=0.5)",
+        "replay share 0.1 → 0.3 → 0.5 in replay(share=…)+ewc(strength=1)",
+        "EWC strength 1 → 10 in replay(share=0.5)+ewc(strength=…)",
     ]
     assert page.locator("#trade-off .joined").count() == 2
     matrix = np.array(made["methods"]["replay+ewc"]["forgetting"]["matrix"])

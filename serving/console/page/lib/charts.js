@@ -28,8 +28,13 @@ export function swatch(n, dashed = false) {
     svg("line", { x1: 1, x2: 25, y1: 6, y2: 6, style: { stroke: colour }, "stroke-dasharray": dashed ? "4 3" : dash, "stroke-width": 2 }), mark(n, 13, 6));
 }
 
+// The sign of the n-th path among dots.
+export function dash(n) {
+  return svg("svg", { class: "swatch", width: 26, height: 12, "aria-hidden": "true" }, svg("line", { x1: 1, x2: 25, y1: 6, y2: 6, style: { stroke: look(n).colour }, "stroke-dasharray": look(n).dash, "stroke-width": 2 }));
+}
+
 const known = (value) => typeof value === "number" && Number.isFinite(value);
-const SMALL = 11.5;
+const SMALL = 11.5, BOLD = 12.8; // px; bold letters are wider than their size says
 const text = (x, y, words, props = {}) => svg("text", { x, y, ...props }, words);
 
 // A chart that is drawn at the width it has. draw: width -> {parts, height, spots}; spots are read out: [{x, y, rows: [[swatch or null, name, value]], title}]
@@ -122,8 +127,8 @@ function frame(width, height, right, x, y, xs, ys, top = 26) {
     up.ticks.map((value, n) => [svg("line", { class: value === 0 ? "axis" : "grid-line", x1: left, x2: left + inner, y1: at.y(value), y2: at.y(value) }),
       text(left - 8, at.y(value) + 4, yText[n], { "text-anchor": "end" })]),
     svg("line", { class: "axis", x1: left, x2: left + inner, y1: bottom, y2: bottom }), xParts,
-    y.label && text(0, 12, cut(y.label, width, 12.5), { class: "axis-name" }),
-    x.label && text(Math.min(left + inner / 2, width - wide(cut(x.label, width, 12.5), 12.5) / 2), height - 5, cut(x.label, width, 12.5), { class: "axis-name", "text-anchor": "middle" }),
+    y.label && text(0, 12, cut(y.label, width, BOLD), { class: "axis-name" }),
+    x.label && text(Math.min(left + inner / 2, width - wide(cut(x.label, width, BOLD), BOLD) / 2), height - 5, cut(x.label, width, BOLD), { class: "axis-name", "text-anchor": "middle" }),
   ];
   return { at, left, top, bottom, inner, parts };
 }
@@ -212,7 +217,7 @@ export function bars({ rows, format = plain, label }) {
     const stacked = width < 480;
     const after = rows.map((row) => `${format(row.value)}${row.note ? `  ${row.note}` : ""}`);
     const right = Math.min(Math.max(0, ...after.map((words) => wide(words, SMALL))) + 12, width * 0.45);
-    const left = stacked ? 0 : Math.min(Math.max(0, ...rows.map((row) => wide(row.name, 12.5))) + 12, width * 0.35);
+    const left = stacked ? 0 : Math.min(Math.max(0, ...rows.map((row) => wide(row.name, BOLD))) + 12, width * 0.35);
     const each = stacked ? 40 : 28, height = rows.length * each + 6;
     const at = (value) => left + 2 + ((value - from) / (to - from)) * (width - left - right - 4);
     const spots = [];
@@ -225,7 +230,7 @@ export function bars({ rows, format = plain, label }) {
       const end = at(Math.max(...[row.value, row.high, 0].filter(known)));
       return svg("g", { class: "bar", "data-name": row.name, style: { "--mark": `var(--c${((row.mark ?? 0) % 8) + 1})` } },
         svg("text", { x: stacked ? 0 : left - 8, y: stacked ? y - 5 : middle + 4, "text-anchor": stacked ? "start" : "end", class: "name" }, svg("title", {}, row.name),
-          cut(row.name, stacked ? width : left - 12, 12.5)),
+          cut(row.name, stacked ? width : left - 12, BOLD)),
         known(row.value) && svg("rect", { x: Math.min(at(0), at(row.value)), y, width: Math.max(1, Math.abs(at(row.value) - at(0))), height: 18, rx: 3 }),
         from < 0 && svg("line", { class: "axis", x1: at(0), x2: at(0), y1: y - 3, y2: y + 21 }),
         known(row.low) && known(row.high) && svg("path", { class: "whisker", d: `M${at(row.low)} ${middle}H${at(row.high)}M${at(row.low)} ${middle - 4}v8M${at(row.high)} ${middle - 4}v8` }),
@@ -284,7 +289,7 @@ export function heat({ rows, columns, values, format = plain, label, rowLabel, c
   });
 }
 
-// Dots with names. points: [{name, x, y, low, high, mark}]. paths: [{name, points: [{x, y}], mark}] join dots that belong together.
+// Dots with names. points: [{name, x, y, low, high, mark}]. x, y: {label, format, told: a shorter name for the readout}. paths: [{name, points: [{x, y}], mark}] join dots that belong together.
 export function dots({ points, x, y, label, height = 340, paths = [] }) {
   points = points.filter((point) => known(point.x) && known(point.y)).map((point, n) => ({ ...point, mark: point.mark ?? n }));
   const pad = (values, low = Math.min(...values), high = Math.max(...values)) => values.length ? [low - (high - low || Math.abs(high) || 1) * 0.06, high + (high - low || Math.abs(high) || 1) * 0.06] : [];
@@ -305,9 +310,9 @@ export function dots({ points, x, y, label, height = 340, paths = [] }) {
     const drawn = points.map((point) => svg("g", { class: "dot", "data-name": point.name, "data-x": point.x, "data-y": point.y, style: { "--mark": look(point.mark).colour } }, svg("title", {}, point.name),
       known(point.low) && known(point.high) && svg("line", { class: "whisker", x1: at.x(point.x), x2: at.x(point.x), y1: at.y(point.low), y2: at.y(point.high) }),
       mark(point.mark, at.x(point.x), at.y(point.y), 5)));
-    const joined = paths.map((each) => svg("path", { class: "line joined", "data-name": each.name, d: way(each.points, at), style: { "--mark": look(each.mark ?? 0).colour } }, svg("title", {}, each.name)));
+    const joined = paths.map((each) => svg("path", { class: "line joined", "data-name": each.name, d: way(each.points, at), "stroke-dasharray": look(each.mark ?? 0).dash, style: { "--mark": look(each.mark ?? 0).colour } }, svg("title", {}, each.name)));
     const order = points.map((point) => ({ x: at.x(point.x), y: at.y(point.y), title: point.name,
-      rows: [[null, x.label ?? "x", fx(point.x)], [null, y.label ?? "y", within(point, fy)]] })).sort((a, b) => a.x - b.x);
+      rows: [[null, x.told ?? x.label ?? "x", fx(point.x)], [null, y.told ?? y.label ?? "y", within(point, fy)]] })).sort((a, b) => a.x - b.x);
     return { parts: [parts, joined, drawn, names], height, spots: order };
   });
 }

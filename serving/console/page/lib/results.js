@@ -157,7 +157,7 @@ export const GROUPS = {
   popularity: "By popularity: tenths of the learned items by events before, 1 = most popular",
 };
 
-export const part = (group, name) => ({ item: `${name} items`, user: name === "old" ? "known people" : `${name} people`, history: `${name} events`, popularity: name === "none" ? "never learned" : `tenth ${name}` })[group] ?? name;
+export const part = (group, name) => ({ item: `${name} items`, user: name === "old" ? "known people" : `${name} people`, history: name === "1" ? "1 event" : `${name} events`, popularity: name === "none" ? "never learned" : `tenth ${name}` })[group] ?? name;
 
 // Forgetting and transfer of a matrix, quality[release][window]: the same as eval/forgetting.py, for the matrix of a single seed.
 export function transfers(quality) {
@@ -207,9 +207,9 @@ export function families(names) {
         if (each.name in USUAL) own[USUAL[each.name][0]] = each.name === whose ? "…" : String(Number(own[USUAL[each.name][0]] ?? USUAL[each.name][1]));
         const inside = Object.keys(own).sort().map((key) => `${key}=${own[key]}`).join(", ");
         return inside ? `${each.name}(${inside})` : each.name;
-      }).sort().join("+");
-      const key = `${dial} ${spelled}`;
-      if (!found.has(key)) found.set(key, { dial, rest: spelled, names: [] });
+      });
+      const key = `${dial} ${[...spelled].sort().join("+")}`;
+      if (!found.has(key)) found.set(key, { dial, rest: spelled.join("+"), names: [] });
       found.get(key).names.push(name);
     }
   }

@@ -1,7 +1,8 @@
 // Forgetting: what each update did to what was known, and what replay and EWC do about it.
 
 import { card, empty, fill, h, table } from "../lib/dom.js";
-import { dots, heat, lines, bars } from "../lib/charts.js";
+import { bars, dash, dots, heat, lines } from "../lib/charts.js";
+import { seconds } from "../lib/costs.js";
 import { again, breakable, facts, picker, remember, select, steady, either } from "../lib/picker.js";
 import { course, dials, families, GROUPS, groups, mainOf, number, part, ranked, signed, transfers, unit } from "../lib/results.js";
 
@@ -114,18 +115,18 @@ function tradeOff(result, known, state, chosen, draw) {
   h("p", {}, "Up: old windows are kept. To the right: new ones are met well. A strategy is worth its cost where it goes up without going left."),
   near.length > 1
     ? dots({ points: near.map((row) => ({ name: row.method.name, mark: row.method.mark, x: row.x, y: row.y })), paths,
-      x: { label: whole ? `${metric} on new windows, answered before they are learned, %` : `${metric} over all windows, answered before they are learned, %`, format: (x) => share(x) },
-      y: { label: kept === "quality" ? `${metric} of the last release on old windows, %` : "− forgetting on old windows, points", format: (y) => kept === "quality" ? share(y) : signed(100 * y, 1) }, label: `old windows against new ones, ${near.length} methods`, height: 380 })
+      x: { label: whole ? `${metric} on new windows, answered before they are learned, %` : `${metric} over all windows, answered before they are learned, %`, told: whole ? "new windows" : "all windows", format: (x) => share(x) },
+      y: { label: kept === "quality" ? `${metric} of the last release on old windows, %` : "− forgetting on old windows, points", told: kept === "quality" ? "old windows" : "− forgetting, points", format: (y) => kept === "quality" ? share(y) : signed(100 * y, 1) }, label: `old windows against new ones, ${near.length} methods`, height: 380 })
     : usable.length ? null : empty("Too few releases to tell old from new.", "At least three windows are needed."),
   far.length > 0 && h("p", { class: "quiet small" }, `Too far to the left to share the picture: ${far.map((row) => `${row.method.name} (new ${share(row.x)}, old ${kept === "quality" ? share(row.y) : points(row.y)})`).join(", ")}.`),
-  paths.length > 0 && h("ul", { class: "curves" }, paths.map((path, n) => h("li", {}, h("span", { class: "dash", style: { background: `var(--c${(n % 8) + 1})` } }), path.name))),
+  paths.length > 0 && h("ul", { class: "curves" }, paths.map((path, n) => h("li", {}, dash(n), h("span", {}, path.name)))),
   !joined.length && empty("No curve yet: no two of these methods differ only in replay's share, or only in EWC's strength.", chosen.run ? "Add some to this run; what is answered stays:" : "Add some to the run that this result came from (its folder for RUN), or leave --resume and --run out to begin one:",
     resumed(chosen.run, `--methods "${GRID.filter((name) => !known.some((method) => method.name === name)).join(",")}"`)),
   whole && h("p", { class: "quiet small" }, "New windows: the mean of what people saw, from the second release on. Old windows: the last release on what it had learned, the newest window left out."),
   table([
     { name: "method", value: (row) => h("span", { class: "named" }, breakable(row.method.name)) }, { name: "replay share", number: true, value: (row) => row.share ?? "–" }, { name: "EWC strength", number: true, value: (row) => row.strength ?? "–" },
     { name: "new windows", number: true, value: (row) => h("span", { "data-new": number(row.x) }, share(row.x, 2)) }, whole && { name: "old windows", number: true, value: (row) => h("span", { "data-old": number(transfers(row.method.forgetting.matrix).kept) }, share(transfers(row.method.forgetting.matrix).kept, 2)) },
-    { name: "forgetting, points", number: true, value: (row) => points(row.lost) }, { name: "last update", number: true, value: (row) => number(row.method.cost.seconds_learn_last) === null ? "–" : `${row.method.cost.seconds_learn_last.toFixed(1)} s` },
+    { name: "forgetting, points", number: true, value: (row) => points(row.lost) }, { name: "last update", number: true, value: (row) => seconds(row.method.cost.seconds_learn_last) },
   ].filter(Boolean), [...rows].sort((a, b) => (b.y ?? -9) - (a.y ?? -9)), { row: (row) => ({ "data-method": row.method.name }), label: "old against new" }));
 }
 

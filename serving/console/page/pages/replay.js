@@ -1,25 +1,12 @@
 // Replay: quality over time of every method beside what it cost, and who is ahead of the baseline.
 
 import { card, empty, fill, h, table } from "../lib/dom.js";
-import { bytes, count } from "../lib/format.js";
+import { COST } from "../lib/costs.js";
+import { count } from "../lib/format.js";
 import { dots, heat, lines, swatch } from "../lib/charts.js";
 import { day } from "../lib/day.js";
 import { again, breakable, either, facts, picker, remember, select, steady } from "../lib/picker.js";
 import { costsOf, course, first, GROUPS, groups, mainOf, number, part, ranked, spent, unit, verdict } from "../lib/results.js";
-
-// Three digits that count, in one unit, so that two figures of a column can be compared at a glance.
-const compact = (x) => x >= 100 ? count(x) : x >= 10 ? x.toFixed(1) : x >= 0.1 ? x.toFixed(2) : String(+x.toPrecision(2));
-const seconds = (x) => number(x) === null ? "–" : x === 0 ? "0 s" : x < 0.001 ? `${compact(1e6 * x)} µs` : x < 0.1 ? `${compact(1000 * x)} ms` : `${compact(x)} s`;
-const mega = (x) => number(x) === null ? "–" : `${compact(x)} MB`;
-
-export const COST = {
-  seconds_learn: ["learning", "s, wall time of all updates", seconds],
-  seconds_learn_last: ["last update", "s, wall time", seconds],
-  seconds_answer: ["answering", "CPU s of all windows", seconds],
-  examples: ["examples", "seen in training, all windows", count],
-  peak_mb: ["peak memory", "MB of the whole process while learning", mega],
-  release_bytes: ["release", "MB, the newest", (x) => mega(number(x) === null ? null : x / 1e6)],
-};
 
 const FOCUS = 0.7; // a picture of quality against cost leaves out what has less than this part of the best, and says so
 
@@ -108,7 +95,7 @@ function pictures(result, state) {
           label: `${figure} of ${shown.length} methods in ${result.windows.length} windows` }),
         h("p", { class: "quiet small" }, cumulative ? "The mean of the windows so far, every window counting the same; the last point stands in the table." : bands ? "Bands: 95% bootstrap intervals." : "With four methods or fewer, 95% bands are drawn.")),
       costly && card(`${COST[cost][0]} ${cumulative ? "so far" : "in each window"}`,
-        lines({ series: shown.map((method) => ({ name: method.name, mark: method.mark, points: spent(method, cost, cumulative) })), x, y: { label: `${COST[cost][0]}, ${cost === "release_bytes" ? "MB" : cost === "peak_mb" ? "MB" : cost === "examples" ? "examples" : cost === "seconds_answer" ? "CPU s" : "s"}`, from: 0, format: COST[cost][2] }, height: 300,
+        lines({ series: shown.map((method) => ({ name: method.name, mark: method.mark, points: spent(method, cost, cumulative) })), x, y: { label: `${COST[cost][0]}, ${COST[cost][3]}`, from: 0, format: COST[cost][2] }, height: 300,
           label: `${COST[cost][0]} of ${shown.length} methods` }),
         h("p", { class: "quiet small" }, cost === "peak_mb" ? "Of the whole process, which all methods share." : cost.startsWith("seconds") ? "Of one machine, and of what else ran on it: compare within this result only." : ""))),
     cost && against(result, shown, figure, cost),
@@ -128,7 +115,7 @@ function against(result, shown, figure, cost) {
   const ticks = Array.from({ length: high - low + 1 }, (_, n) => steps.map((step) => low + n + Math.log10(step))).flat();
   return card(`${figure} against ${COST[cost][0]}`,
     dots({ points: known.map((method) => ({ name: method.name, mark: method.mark, x: place(method.cost[cost]), y: method.macro[figure], low: number(method.intervals[figure]?.low), high: number(method.intervals[figure]?.high) })),
-      x: { label: `${COST[cost][0]}, ${COST[cost][1]}; in powers of ten`, ticks, format: (value) => COST[cost][2](+(10 ** value).toPrecision(3)).replace(/\.0+(?= |$)/, "") }, y: { label: `${figure}, mean of the windows, ${unit(figure).word}`, format: (value) => unit(figure).write(value, unit(figure).word === "%" ? 1 : 3) },
+      x: { label: `${COST[cost][0]}, ${COST[cost][1]}; in powers of ten`, told: COST[cost][0], ticks, format: (value) => COST[cost][2](+(10 ** value).toPrecision(3)).replace(/\.0+(?= |$)/, "") }, y: { label: `${figure}, mean of the windows, ${unit(figure).word}`, told: figure, format: (value) => unit(figure).write(value, unit(figure).word === "%" ? 1 : 3) },
       label: `${figure} against ${COST[cost][0]} of ${known.length} methods` }),
     h("p", { class: "quiet small" }, `Better is up and to the left. Lines are 95% intervals.${far.length ? ` Too far below to share the picture: ${far.map((method) => `${method.name} (${unit(figure).write(method.macro[figure])})`).join(", ")}.` : ""}`));
 }
