@@ -30,14 +30,14 @@ export function remember(page, params) {
 }
 
 // Put the picker into root and call show(result, {name, folder, place}) with what is chosen; place: an element to fill. Nothing chosen: the empty state.
-export async function picker(root, { page, params, signal, title, lead, show }) {
+export async function choosing(root, { page, params, signal, title, lead, show }) {
   const choice = h("select", { "aria-label": "result" });
   const file = h("input", { type: "file", accept: ".json,application/json", class: "hidden-file", id: "own-file" });
   const said = h("div", { role: "status", "aria-live": "polite" });
   const place = h("div", {});
   const over = h("div", { class: "drop", hidden: true }, "Drop a result to open it here. It is read in this browser and sent nowhere.");
   fill(root, h("h1", {}, title), h("p", { class: "lead" }, lead),
-    h("div", { class: "card picker" }, h("label", { class: "wide-label" }, h("span", { class: "quiet" }, "Result"), choice),
+    h("div", { class: "card choosing" }, h("label", { class: "wide-label" }, h("span", { class: "quiet" }, "Result"), choice),
       h("label", { class: "button", for: "own-file", title: "It is read in this browser and sent nowhere. You can also drop it anywhere on the page." }, file, "Open a file of yours…"),
       h("span", { class: "quiet small" }, "or drop one on the page; it stays in this browser")),
     over, said, place);
