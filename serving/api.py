@@ -40,6 +40,7 @@ from serving.answers import (
     there_is_one,
     written,
 )
+from serving.console.results import results
 from serving.console.routes import pages
 from serving.embedded import redis_address
 from serving.engine import Engine
@@ -388,12 +389,14 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
     app.state.home = home
     app.state.metrics = Metrics()
     app.front = Measured(Guard(Shortcut(app.routed, app, v1.routes), Keys(home.keys, guarded)), app.state.metrics, serving.access_log)
+    app.state.home = home
     app.state.exclude_seen = serving.exclude_seen
     app.state.rules = RulesFile(home.rules)
     app.include_router(v1)
     app.include_router(health)
     app.include_router(operations)
     app.include_router(pages)
+    app.include_router(results)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(BadInput, _refuse)
     app.add_exception_handler(Exception, _failed)
