@@ -40,6 +40,7 @@ from serving.answers import (
     there_is_one,
     written,
 )
+from serving.console.operations import operations as console_operations
 from serving.console.results import results
 from serving.console.routes import pages
 from serving.embedded import redis_address
@@ -386,7 +387,6 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.home = home
     app.state.metrics = Metrics()
     app.front = Measured(Guard(Shortcut(app.routed, app, v1.routes), Keys(home.keys, guarded)), app.state.metrics, serving.access_log)
     app.state.home = home
@@ -397,6 +397,7 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
     app.include_router(operations)
     app.include_router(pages)
     app.include_router(results)
+    app.include_router(console_operations)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(BadInput, _refuse)
     app.add_exception_handler(Exception, _failed)
