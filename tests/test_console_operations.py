@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from browser import serving
+from browser import serving, url
 from test_api import figures, served, wait_until
 from worlds import publish_release
 
@@ -125,17 +125,25 @@ def test_what_cannot_be_done_is_said_in_one_line_and_changes_nothing(
     assert (live(client), Trials(home.releases).now(), lines(home)) == ("000002", None, [])
 
 
-def test_a_damaged_release_is_not_promoted_and_a_first_one_has_nothing_to_go_back_to(small: Path, own: Path) -> None:
-    home = Home(own)
-    (home.releases / "000001" / "bias.npy").write_bytes(b"no array")
-    with serving(own) as client:
-        damaged = client.post("/v1/releases/000001/promote")
-        assert (damaged.status_code, "bias.npy is not the file that was published" in damaged.json()["detail"]) == (409, True)
-        assert client.post("/v1/releases/rollback").status_code == 409
-        assert (live(client), lines(home)) == ("000002", [])
-        Registry(home.releases).point_to("000001")
-        nothing = client.post("/v1/releases/rollback", json={})
-        assert (nothing.status_code, "has no parent to go back to; name one of: 000002" in nothing.json()["detail"]) == (409, True)
+def test_a_damaged_release_is_not_promoted(turned: tuple[Home, httpx.Client]) -> None:
+    home, client = turned
+    file = home.releases / "000001" / "bias.npy"
+    whole = file.read_bytes()
+    file.write_bytes(b"no array")
+    try:
+        for path in ("000001/promote", "rollback"):
+            damaged = client.post(f"/v1/releases/{path}")
+            assert (damaged.status_code, "bias.npy is not the file that was published" in damaged.json()["detail"]) == (409, True)
+    finally:
+        file.write_bytes(whole)
+    assert (live(client), lines(home)) == ("000002", [])
+
+
+def test_the_first_release_has_nothing_to_go_back_to(turned: tuple[Home, httpx.Client]) -> None:
+    home, client = turned
+    Registry(home.releases).point_to("000001")
+    nothing = client.post("/v1/releases/rollback", json={})
+    assert (nothing.status_code, "has no parent to go back to; name one of: 000002" in nothing.json()["detail"]) == (409, True)
 
 
 def test_only_the_scope_admin_turns_releases_and_sees_behind_the_pages(own: Path) -> None:
@@ -203,16 +211,6 @@ def test_the_system_says_who_answers_how_redis_is_and_what_waits(console: httpx.
     assert disk["free"] < disk["of"]
 
 
-def test_without_redis_the_system_still_answers_at_once(own: Path) -> None:
-    with served(own, redis_url="redis://127.0.0.1:9", watch_seconds=0.05) as client:
-        began = time.monotonic()
-        told = client.get("/v1/console/system").json()
-        assert time.monotonic() - began < 3
-        assert told["redis"] is None
-        assert "Redis does not answer" in told["redis_away"]
-        assert told["workers"][0]["release"] == "000002"
-
-
 def test_each_of_several_workers_says_what_it_serves_and_one_that_was_killed_is_not_told_of(own: Path) -> None:
     with serving(own, "--workers", "2") as client:
 
@@ -237,3 +235,185 @@ def test_what_is_being_trained_is_told_and_what_was_killed_is_told_apart(console
         told = console.get("/v1/console/job").json()["running"]
         assert (told["step"], told["done"], told["of"], told["events"], told["lost"]) == ("training", 3, 10, 7, None)
     assert console.get("/v1/console/job").json()["running"] is None
+
+
+# --- the pages
+
+
+def words(page: Any, selector: str) -> str:
+    return " ".join(str(page.inner_text(selector)).split())
+
+
+def test_a_rollback_from_the_page_is_asked_about_served_and_shown(turned: tuple[Home, httpx.Client], page: Any) -> None:
+    home, client = turned
+    page.goto(url(client, "updates"))
+    back = page.get_by_role("button", name="Roll back to 000001")
+    back.click()
+    page.wait_for_selector("dialog[open]")
+    assert "Roll back to release 000001?" in words(page, "dialog")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="detached")
+    assert (live(client), lines(home)) == ("000002", [])
+    back.click()
+    page.locator("dialog").get_by_role("button", name="Roll back to 000001").click()
+    page.wait_for_selector(".said")
+    assert "Release 000001 answers everybody now (it was 000002)." in words(page, ".said")
+    assert live(client) == client.get("/v1/recommend/p0").json()["release"] == "000001"
+    assert words(page, ".now .card >> nth=0 >> .figure") == "000001"
+    assert "the job waits" in words(page, ".now")
+    assert page.locator('[data-release="000001"] .badge').all_inner_texts()[0] == "live"
+    assert "rolled back" in words(page, ".timeline li >> nth=0")
+    page.wait_for_function("() => document.getElementById('now').textContent === 'release 000001'")
+    page.locator('[data-release="000002"]').get_by_role("button", name="Make it live").click()
+    page.locator("dialog").get_by_role("button", name="Make 000002 live").click()
+    page.wait_for_function("() => document.querySelector('.said')?.textContent.includes('Release 000002 answers everybody')")
+    assert live(client) == client.get("/v1/recommend/p0").json()["release"] == "000002"
+    assert [line["what"] for line in lines(home)] == ["rolled back", "promoted"]
+
+
+def test_a_trial_is_begun_and_ended_from_the_page(turned: tuple[Home, httpx.Client], page: Any) -> None:
+    home, client = turned
+    page.goto(url(client, "updates"))
+    page.locator('[data-release="000001"]').get_by_role("button", name="Try it").click()
+    page.get_by_label("Share of the people in per cent").fill("12.5")
+    page.get_by_label("Hours until it goes live").fill("3")
+    page.get_by_role("button", name="Begin the trial").click()
+    page.wait_for_selector(".said")
+    trial = Trials(home.releases).now()
+    assert trial is not None
+    assert (trial.release, trial.share, trial.shadow, trial.hours) == ("000001", 0.125, False, 3.0)
+    assert "Release 000001 is on trial: shown to 12.5% of the people." in words(page, ".said")
+    assert "Shown to 12.5% of the people" in words(page, ".now .card >> nth=1")
+    page.get_by_role("button", name="End the trial").click()
+    page.locator("dialog").get_by_role("button", name="End it").click()
+    page.wait_for_function("() => document.querySelector('.said')?.textContent.includes('The trial is over')")
+    assert Trials(home.releases).now() is None
+
+
+def test_a_refused_candidate_shows_its_reasons_and_what_it_was_measured_at(turned: tuple[Home, httpx.Client], page: Any) -> None:
+    home, client = turned
+    about = {"triggers": {"volume": "50,123 new events (job.events = 50,000)"}, "events": 45_110, "held back": 5_013, "parent": "000002"}
+    line = Journal(home.job).add("refused", **about, gate=GATE, reason="; ".join(GATE["reasons"]), seconds=12.0)
+    page.goto(url(client, "updates"))
+    entry = page.locator(".timeline li.bad")
+    shown = " ".join(entry.inner_text().split())
+    for told in (
+        *GATE["reasons"],
+        about["triggers"]["volume"],
+        "45,110 events",
+        "0.0600 → 0.0412",
+        "▼ −31.3%",
+        "Release 000002 stayed live.",
+    ):
+        assert told in shown
+    entry.locator("summary").click()
+    assert "no update was judged before this one" in entry.inner_text()
+    page.get_by_role("button", name="Releases").click()
+    assert page.locator(".timeline li").count() == 2
+    page.get_by_role("button", name="Refused").click()
+    assert page.locator(".timeline li").count() == 1
+    assert client.get("/v1/console/job").json()["lines"] == [line]
+
+
+def test_a_training_is_followed_without_a_reload(turned: tuple[Home, httpx.Client], page: Any) -> None:
+    home, client = turned
+    page.goto(url(client, "updates"))
+    page.wait_for_function("() => document.querySelector('.now').textContent.includes('Nothing is being trained')")
+    with running(home.job, silent, "update", why="new events", events=1234, parent="000002") as step:
+        step("training", 30, 120)
+        page.wait_for_function("() => document.querySelector('.doing')?.textContent.includes('training: 30 of 120, 25%')")
+        assert page.locator(".how-far").evaluate("(bar) => bar.value") == 0.25
+        assert "1,234 events" in words(page, ".now")
+        step("judging", 0, 1)
+        page.wait_for_function("() => document.querySelector('.doing')?.textContent.includes('the gate judges')")
+    page.wait_for_function("() => !document.querySelector('.how-far')")
+
+
+def test_the_system_page_shows_the_counts_of_metrics(console: httpx.Client, page: Any) -> None:
+    for number in range(7):
+        console.get(f"/v1/recommend/p{number}").raise_for_status()
+    assert console.get("/v1/recommend/p0?k=0").status_code == 422
+    page.goto(url(console, "system"))
+    row = page.locator('tr[data-route="GET /v1/recommend/{user_id:id}"]')
+    row.wait_for()
+    count, told = 'recsys_requests_total{method="GET",route="/v1/recommend/{user_id:id}",status="%d"}', figures(console)
+    asked = {status: told[count % status] for status in (200, 422)}
+    cells = row.locator("td").all_inner_texts()
+    assert (int(cells[1].replace(",", "")), int(cells[9]), int(cells[10])) == (sum(asked.values()), asked[422], 0)
+    assert page.locator('tr[data-route^="GET /v1/console"]').count() == 0
+    page.get_by_label("with what this console asks itself").check()
+    page.wait_for_selector('tr[data-route="GET /v1/console/system"]')
+    workers = console.get("/v1/console/system").json()["workers"]
+    assert f"{workers[0]['pid']} answered this 000002" in words(page, "main")
+    page.get_by_role("button", name="Look through the disk").click()
+    page.wait_for_function("() => document.querySelector('main').textContent.includes('are free')")
+    assert "releases/" in page.locator(".page-system").inner_text()
+
+
+def test_percentiles_of_a_histogram_by_hand(console: httpx.Client, page: Any) -> None:
+    """Ten answers: four within 10 ms, eight within 100 ms, nine within 1 s, one beyond."""
+    page.goto(url(console, "updates"))
+    name = r's_%s{route="a \"b\""%s} %d'
+
+    def text(times: int) -> str:
+        buckets = [name % ("bucket", f',le="{le}"', n * times) for le, n in (("0.01", 4), ("0.1", 8), ("1.0", 9), ("+Inf", 10))]
+        return "\n".join(["# TYPE s histogram", *buckets, name % ("count", "", 10 * times), "other 3", ""])
+
+    found = page.evaluate(
+        """async (texts) => {
+          const { parse, histograms, between, quantile, sum } = await import("./lib/prometheus.js");
+          const [all, twice, thrice] = texts.map((text) => [...histograms(parse(text), "s", ["route"]).values()][0]);
+          const more = between(thrice, all);
+          return {
+            label: all.labels.route, quantiles: [0.2, 0.5, 0.85, 0.99].map((q) => quantile(all, q)), other: sum(parse(texts[0]), "other"),
+            count: more.count, p50: quantile(more, 0.5).value, none: quantile(between(all, all), 0.5), anew: between(all, twice).count,
+          };
+        }""",
+        [text(1), text(2), text(3)],
+    )
+    assert found["label"] == 'a "b"'
+    assert [one["beyond"] for one in found["quantiles"]] == [False, False, False, True]
+    assert [one["value"] for one in found["quantiles"]] == pytest.approx([0.005, 0.0325, 0.55, 1.0])
+    assert (found["count"], found["p50"], found["none"], found["anew"], found["other"]) == (20, pytest.approx(0.0325), None, 10, 3)
+
+
+def test_the_index_page_shows_the_size_of_metrics_and_what_came_and_went_since(turned: tuple[Home, httpx.Client], page: Any) -> None:
+    home, client = turned
+    client.put("/v1/items/brand-new", json={"title": "Brand new"}).raise_for_status()
+    client.delete("/v1/items/sc0").raise_for_status()
+    measured = {"hours": 2.5, "new items": 0.123, "drift": {"popularity": {"now": 0.41, "before": 0.05}}}
+    about = {"triggers": {"drift": "the popularity drift: stability index 0.41"}, "events": 10, "held back": 0, "parent": "000001"}
+    Journal(home.job).add("published", **about, measured=measured, gate={**GATE, "reasons": []}, release="000002", seconds=1)
+    page.goto(url(client, "index"))
+    page.wait_for_selector('[data-figure="items"]')
+    states, told = {"items": "released", "delta": "new", "tombstones": "withdrawn"}, figures(client)
+    shown = {name: int(page.inner_text(f'[data-figure="{name}"] b').replace(",", "")) for name in states}
+    assert shown == {name: told[f'recsys_items{{state="{state}"}}'] for name, state in states.items()}
+    assert (shown["delta"], shown["tombstones"]) == (1, 1)
+    assert page.inner_text('[data-figure="recall"] b') == "100.0%"
+    page.wait_for_function("() => document.querySelector('main').textContent.includes('half have a cosine')")
+    moved = client.get("/v1/console/movement/000002").json()["vectors"]
+    assert f"half have a cosine above {moved['quantiles']['0.5']:.3f}" in words(page, "main")
+    for told_too in ("a large shift", "the popularity drift: stability index 0.41", "12.3%"):
+        assert told_too in words(page, "main")
+
+
+def test_redis_that_is_away_is_said_in_plain_words(own: Path, page: Any) -> None:
+    with served(own, redis_url="redis://127.0.0.1:9", watch_seconds=0.05) as client:
+        began = time.monotonic()
+        told = client.get("/v1/console/system").json()
+        assert time.monotonic() - began < 3
+        assert (told["redis"], told["waiting"], told["workers"][0]["release"]) == (None, None, "000002")
+        page.goto(url(client, "system"))
+        page.wait_for_selector("main .problem")
+        assert "Redis does not answer" in words(page, "main .problem")
+        assert "marked degraded" in words(page, "main .problem")
+
+
+def test_a_home_without_a_release_says_what_to_do_next(tmp_path: Path, page: Any) -> None:
+    with served(tmp_path, watch_seconds=0.05) as client:
+        for name, command in (("updates", "recsys fit"), ("index", "recsys fit"), ("system", "serves")):
+            page.goto(url(client, name))
+            page.wait_for_selector(f".page-{name} h1")
+            page.wait_for_function("(text) => document.querySelector('main').textContent.includes(text)", arg=command)
+            assert page.locator("main .problem").count() == 0

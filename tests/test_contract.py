@@ -63,7 +63,7 @@ def test_every_case_is_answered_as_described(described: dict[str, Any], label: s
         if (case.query or {}).get("erase"):  # each is a process of its own, and takes a second
             erased[0] += 1
             assume(erased[0] <= ERASED)
-        case.call_and_validate(excluded_checks=[positive_data_acceptance])
+        case.call_and_validate(excluded_checks=[positive_data_acceptance], timeout=60)
 
     holds()
 

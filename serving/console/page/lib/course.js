@@ -34,7 +34,7 @@ export function course(entries, { live, trial, jump }) {
         svg("path", { d: `M${from} ${LINE - 12}C${from} 10 ${to} 10 ${to} ${LINE - 13}`, "marker-end": `url(#${back ? "head-back" : "head-on"})` })));
     }
   });
-  const width = 60 + steps.length * STEP, height = 152;
+  const width = 60 + steps.length * STEP, height = steps.some((entry) => entry.kind === "refused") ? 152 : 108;
   const head = (id) => svg("marker", { id, viewBox: "0 0 8 8", refX: 6, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" }, svg("path", { d: "M0 0L8 4L0 8Z" }));
   const picture = svg("svg", { class: "course", width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `The course of ${steps.length} steps; release ${live} is live` },
     svg("defs", {}, head("head-back"), head("head-on")), parts);

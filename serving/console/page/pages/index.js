@@ -10,7 +10,7 @@ import { follow, reasons } from "../lib/releases.js";
 const FIRST = 12, MORE = 24;
 
 export async function mount(root, { signal }) {
-  const tiles = h("div", { class: "tiles" }), pictures = h("div", { class: "grid pair" }), moves = h("div", {}), drift = h("div", {});
+  const tiles = h("div", { class: "tiles four" }), pictures = h("div", { class: "grid pair" }), moves = h("div", {}), drift = h("div", {});
   fill(root, h("h1", {}, "Index & drift"), h("p", { class: "lead" }, "What is searched and how truly, how fast the catalogue turns over, how far each update moved things, and what made the job learn."), tiles, pictures, moves, drift);
   const [held, found] = await Promise.all([get("/v1/console/index", signal), follow(signal)()]);
   if (!held.release) {
@@ -37,7 +37,7 @@ function tilesOf(element, held, releases) {
   fill(element, tile(count(held.items), "items in the index", "what the live release has learned of", "items"), tile(count(held.delta), "new since the release", "items that came since stand beside the index, placed by their content alone, until the next update", "delta"),
     tile(count(held.tombstones), "withdrawn", "items nobody is recommended any more; the next release leaves them out", "tombstones"), tile(percent(held.recall), "recall@100 against exact", "the share of the true best 100 that a search finds, measured when the index was built", "recall"),
     tile(held.kind, held.lists ? `${count(held.lists_asked)} of ${count(held.lists)} lists are searched` : "compares every item, so it finds all", "exact below index.exact_below items, IVF above"),
-    tile(bytes(about?.index?.bytes), "index file", `vectors of ${held.width} numbers`), tile(held.release, `towers ${held.towers.slice(0, 8)}`, `the index carries the hash of the towers that made it and refuses others: ${held.towers}`), tile(moment(held.learned_until), "newest event it has learned"));
+    tile(bytes(about?.index?.bytes), "index file", `vectors of ${held.width} numbers`), tile(held.release, `towers ${held.towers.slice(0, 8)}`, `the index carries the hash of the towers that made it and refuses others: ${held.towers}`), tile(moment(held.learned_until).slice(0, 10), "newest event it has learned", moment(held.learned_until)));
 }
 
 const along = (line) => ({ label: "release", whole: true, format: (n) => line[n]?.id.replace(/^0+(?=\d)/, "") ?? "", ticks: line.map((_, n) => n) });

@@ -7,13 +7,13 @@ import { ago, bytes, count, decimal, moment, percent, seconds } from "../lib/for
 import { between, histograms, parse, quantile, sum } from "../lib/prometheus.js";
 
 const EVERY = 2000, MINUTE = 60000, KEPT = 10 * MINUTE;
-const OWN = /^\/(v1\/)?console|^\/metrics/;
+const OWN = /^\/(v1\/)?console|^\/metrics|^\/v1\/releases$/; // the last is asked by every page, every two seconds
 const RECOMMEND = (labels) => labels.route === "/v1/recommend/{user_id:id}" || (labels.method === "POST" && labels.route === "/v1/recommend");
 const STAGES = { profile: "read the profile from Redis", rank: "find and rank the items" };
 
 export async function mount(root, { signal }) {
   const state = { seen: [], own: false, late: null };
-  const tiles = h("div", { class: "tiles" }), pictures = h("div", { class: "grid pair" }), routes = h("section", { class: "card" }), beside = h("div", { class: "grid pair" });
+  const tiles = h("div", { class: "tiles five" }), pictures = h("div", { class: "grid pair" }), routes = h("section", { class: "card" }), beside = h("div", { class: "grid pair" });
   const machine = h("div", { class: "grid pair" }), disk = h("section", { class: "card" });
   fill(root, h("h1", {}, "System"), h("p", { class: "lead" }, "What this server counts about itself, all its workers together. Percentiles are read from histograms, so they are as fine as their buckets."),
     tiles, pictures, routes, beside, machine, disk);
@@ -127,7 +127,7 @@ function stagesOf(metrics, then) {
   const now = histograms(metrics, "recsys_stage_seconds", ["stage"]), before = histograms(then, "recsys_stage_seconds", ["stage"]);
   const rows = [...now].map(([name, all]) => ({ name, all, lately: before.get(name) ? between(all, before.get(name)) : all }));
   const figures = (name, pick) => [["p50", 0.5], ["p95", 0.95], ["p99", 0.99]].map(([title, share]) => ({ name: `${title}${name}`, number: true, value: (row) => ms(p(pick(row), share)) }));
-  return card("By stage of a recommendation", rows.length ? table([{ name: "stage", value: (row) => [h("strong", {}, row.name), h("div", { class: "quiet small" }, STAGES[row.name] ?? "")] }, { name: "times", number: true, value: (row) => count(row.all.count) },
+  return card("By stage of a recommendation", rows.length ? table([{ name: "stage", value: (row) => [h("strong", {}, row.name), h("div", { class: "quiet small stage" }, STAGES[row.name] ?? "")] }, { name: "times", number: true, value: (row) => count(row.all.count) },
     ...figures(", 1 min", (row) => row.lately), ...figures("", (row) => row.all)], rows, { caption: "of the last minute, and since start" }) : h("p", { class: "quiet" }, "Nothing was recommended yet."));
 }
 
@@ -159,7 +159,7 @@ function redisOf(system) {
     redis.aof_enabled === 0 && h("p", { class: "warn" }, "Redis keeps no append-only file: events that were acknowledged can be lost by a crash. Set appendonly yes."),
     h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     h("h3", {}, "Waiting for the archiver"),
-    h("p", { class: late ? "warn" : "" }, waiting?.events ? `${count(waiting.events)} events, the oldest since ${moment(waiting.oldest)} (${ago(waiting.oldest)}).` : "Nothing waits: every event is in the log."),
+    h("p", { class: late ? "warn" : "" }, waiting?.events ? `${count(waiting.events)} ${waiting.events === 1 ? "event" : "events"}, the oldest since ${moment(waiting.oldest)} (${ago(waiting.oldest)}).` : "Nothing waits: every event is in the log."),
     late && h("p", {}, "Nobody seems to archive. They are safe in Redis, but no update learns them:"), late && h("pre", {}, "recsys archive\nrecsys serve --with-archiver"),
     h("p", { class: "quiet small" }, system.archived ? `The log last grew ${moment(system.archived)} (${ago(system.archived)}).` : "The log holds nothing yet."));
 }

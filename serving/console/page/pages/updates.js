@@ -193,7 +193,7 @@ function ofRelease({ about, line }, found, act, live, tried) {
     ["learned", metrics.events === undefined ? null : `${count(metrics.events)} events`], ["held back for the gate", about["held back"] ? `${count(about["held back"])} events` : null],
     ["items", `${count(metrics.items)}${metrics["new items"] ? `, ${count(metrics["new items"])} new` : ""}`], ["new people", metrics["new people"] ? count(metrics["new people"]) : null],
     ["took", took.train === undefined ? null : `${seconds(took.train)} + ${seconds(took.write)} writing`], ["size", bytes(about.bytes)],
-    ["parent", about.parent ?? "none"], ["strategy", about.strategy], ["index", about.index ? `${about.index.exact ? "exact" : "IVF"}, recall ${percent(about.index["recall@100"])}` : null],
+    ["newest event", moment(about.now).slice(0, 10)], ["parent", about.parent ?? "none"], ["strategy", about.strategy], ["index", about.index ? `${about.index.exact ? "exact" : "IVF"}, recall ${percent(about.index["recall@100"])}` : null],
   ];
   const others = !live && h("div", { class: "actions" },
     h("button", { onclick: () => act(`Make release ${about.id} live?`, `Release ${found.live} answers now. Everybody is answered from ${about.id} within a second${found.job.trial ? ", and the trial that is on ends" : ""}. You can come back the same way.`, `Make ${about.id} live`, `/v1/releases/${part(about.id)}/promote`, {}, became) }, "Make it live"),
