@@ -40,7 +40,9 @@ from serving.answers import (
     there_is_one,
     written,
 )
+from serving.console.films import films
 from serving.console.operations import operations as console_operations
+from serving.console.people import people
 from serving.console.results import results
 from serving.console.routes import pages
 from serving.embedded import redis_address
@@ -398,6 +400,8 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
     app.include_router(pages)
     app.include_router(results)
     app.include_router(console_operations)
+    for router in (people, films):
+        app.include_router(router, dependencies=[Depends(_no_unknown_parameter)])
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(BadInput, _refuse)
     app.add_exception_handler(Exception, _failed)

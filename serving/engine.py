@@ -70,6 +70,13 @@ class Engine:
             return candidate
         return self.snapshot
 
+    def beside(self, id: str) -> Snapshot:
+        """Return any release, with what the catalogue says, for who compares; one that is not here is loaded, and serves nobody."""
+        for here in (self.snapshot, self.candidate):
+            if here is not None and here.id == id:
+                return here
+        return self._stocked(Snapshot.load(self.registry.open(id)))
+
     def refresh(self) -> bool:
         """Load the release that CURRENT names, if it is another than the live one, what is on trial, and what the catalogue says of items;
         say whether another release took the live one's place.
