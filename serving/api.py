@@ -401,7 +401,7 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
     app.include_router(results)
     app.include_router(console_operations)
     for router in (people, films):
-        app.include_router(router, dependencies=[Depends(_no_unknown_parameter)])
+        app.include_router(router, dependencies=[Depends(no_unknown_parameter)])
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(BadInput, _refuse)
     app.add_exception_handler(Exception, _failed)
