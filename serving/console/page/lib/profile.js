@@ -55,3 +55,31 @@ export function profile({ undo = null, links = true } = {}) {
     },
   };
 }
+
+const GAP = 30 * 60e3; // what ends a session by default (data.session_gap)
+
+// A profile by sessions, newest first: what lies less than half an hour apart is one.
+export function sessions(person) {
+  const groups = [];
+  for (const event of person.events) {
+    const group = groups.at(-1);
+    if (group && group.at(-1).time - event.time < GAP) group.push(event);
+    else groups.push([event]);
+  }
+  let shown = 15;
+  const list = h("ol", { class: "sessions" });
+  const more = h("button", { class: "small", onclick: () => { shown = groups.length; draw(); } });
+  function draw() {
+    fill(list, groups.slice(0, shown).map((group) => h("li", {}, h("div", { class: "session-when quiet small" }, moment(group.at(-1).time), group.length > 1 ? ` · ${group.length} events` : ""),
+      h("ul", {}, group.map((event) => {
+        const [sign, word, tone] = EVENTS[event.event_type] ?? ["·", event.event_type, "quiet"];
+        return h("li", { class: `event ${event.taken_back ? "gone" : ""}` }, thumb(event), h("div", { class: "event-text" }, h("div", { class: "event-title" }, filmLink(event)),
+          h("span", { class: `event-kind ${tone}` }, h("span", { "aria-hidden": "true" }, sign), " ", word), event.taken_back && event.event_type !== "undo" && h("span", { class: "badge" }, "taken back"),
+          typeof event.value === "number" && h("span", { class: "quiet small" }, percent(event.value, 0))));
+      })))));
+    more.hidden = groups.length <= shown;
+    more.textContent = `Show all ${groups.length} sessions`;
+  }
+  draw();
+  return h("div", { class: "profile" }, h("p", { class: "quiet small" }, `${count(groups.length)} ${groups.length === 1 ? "session" : "sessions"}: what lies less than 30 minutes apart is one.`), list, more);
+}
