@@ -262,7 +262,7 @@ def test_a_rollback_from_the_page_is_asked_about_served_and_shown(turned: tuple[
     assert words(page, ".now .card >> nth=0 >> .figure") == "000001"
     assert "the job waits" in words(page, ".now")
     assert page.locator('[data-release="000001"] .badge').all_inner_texts()[0] == "live"
-    assert "rolled back" in words(page, ".timeline > li >> nth=0")
+    assert "Rolled back to 000001" in words(page, ".timeline > li >> nth=0")
     page.wait_for_function("() => document.getElementById('now').textContent === 'release 000001'")
     page.locator('[data-release="000002"]').get_by_role("button", name="Make it live").click()
     page.locator("dialog").get_by_role("button", name="Make 000002 live").click()
@@ -394,7 +394,7 @@ def test_the_index_page_shows_the_size_of_metrics_and_what_came_and_went_since(t
     page.wait_for_function("() => document.querySelector('main')?.textContent.includes('half have a cosine')")
     moved = client.get("/v1/console/movement/000002").json()["vectors"]
     assert f"half have a cosine above {moved['quantiles']['0.5']:.3f}" in words(page, "main")
-    for told_too in ("a large shift", "the popularity drift: stability index 0.41", "12.3%"):
+    for told_too in ("far more than before", "the popularity drift: stability index 0.41", "12.3%"):
         assert told_too in words(page, "main")
 
 
