@@ -11,7 +11,7 @@ const FIRST = 12, MORE = 24;
 
 export async function mount(root, { signal }) {
   const tiles = h("div", { class: "tiles four" }), pictures = h("div", { class: "grid pair" }), moves = h("div", {}), drift = h("div", {});
-  fill(root, h("h1", {}, "Index & drift"), h("p", { class: "lead" }, "What is searched and how truly, how fast the catalogue turns over, how far each update moved things, and what made the job learn."), tiles, pictures, moves, drift);
+  fill(root, h("h1", {}, "Index & drift"), h("p", { class: "lead" }, "What is searched and how truly, how fast the catalogue turns over, how far each update moved things, and what made the job learn. Releases are those that led to the live one."), tiles, pictures, moves, drift);
   const [held, found] = await Promise.all([get("/v1/console/index", signal), follow(signal)()]);
   if (!held.release) {
     fill(tiles);
@@ -124,11 +124,14 @@ function driftOf(journal) {
   const names = [...new Set(measured.flatMap((line) => Object.keys(line.measured.drift)))];
   const series = names.map((name) => ({ name, points: measured.map((line, x) => ({ x, y: line.measured.drift[name]?.now ?? null })) }));
   const last = measured.at(-1);
-  return card(title, h("p", { class: "quiet" }, "How unlike the new events were to those right before them, as the job saw it at each update: population stability index; by custom 0.1 is a small shift and 0.25 a large one. The job learns at once where one rises by job.drift above what it was before."),
+  return card(title, h("p", { class: "quiet" }, "How unlike the new events were to those right before them, as the job saw it at each update: population stability index; by custom 0.1 is a small shift and 0.25 a large one. Some logs always turn over, so the job asks how much one rose above what it was before, and learns at once where that is job.drift."),
     measured.length > 1 ? lines({ series, x: { label: "update of the job", whole: true, ticks: measured.map((_, n) => n), format: (n) => measured[n] ? moment(measured[n].time).slice(5) : "" }, y: { label: "stability index", from: 0, format: (value) => decimal(value, 2) }, height: 230, label: "Population stability index at each update of the job" }) : null,
     table([{ name: `at the update of ${moment(last.time)}`, value: ([name]) => name }, { name: "new events", number: true, value: ([, one]) => decimal(one.now, 3) }, { name: "before that", number: true, value: ([, one]) => decimal(one.before, 3) },
-      { name: "in words", value: ([, one]) => one.now < 0.1 ? "steady" : one.now < 0.25 ? "a small shift" : "a large shift" }], Object.entries(last.measured.drift), { caption: "Stability index, 0 for the same" }));
+      { name: "in words", value: ([, one]) => shifted(one.now, one.before) }], Object.entries(last.measured.drift), { caption: "Stability index, 0 for the same" }));
 }
+
+// What a log that always turns over does is no news: the rise counts, as it does for the trigger.
+const shifted = (now, before) => now < 0.1 ? "steady" : now - before < 0.1 ? "no more than before" : now - before < 0.25 ? "somewhat more than before" : "far more than before";
 
 const BECAME = { published: ["good", "published"], "on trial": ["warn", "on trial"], refused: ["bad", "refused"], superseded: ["", "superseded"] };
 

@@ -13,10 +13,10 @@ const STAGES = { profile: "read the profile from Redis", rank: "find and rank th
 
 export async function mount(root, { signal }) {
   const state = { seen: [], own: false, late: null };
-  const tiles = h("div", { class: "tiles five" }), pictures = h("div", { class: "grid pair" }), routes = h("section", { class: "card" }), beside = h("div", { class: "grid pair" });
+  const tiles = h("div", { class: "tiles five" }), pictures = h("div", { class: "grid pair" }), routes = h("section", { class: "card" }), stages = h("div", {}), beside = h("div", { class: "grid pair" });
   const machine = h("div", { class: "grid pair" }), disk = h("section", { class: "card" });
   fill(root, h("h1", {}, "System"), h("p", { class: "lead" }, "What this server counts about itself, all its workers together. Percentiles are read from histograms, so they are as fine as their buckets."),
-    tiles, pictures, routes, beside, machine, disk);
+    tiles, pictures, routes, stages, beside, machine, disk);
   diskCard(disk, signal);
 
   async function look() {
@@ -38,7 +38,8 @@ export async function mount(root, { signal }) {
     fill(tiles, tilesOf(metrics, then.metrics, rate, people, system, span));
     redraw(pictures, 2, () => picturesOf(state.seen, people));
     routesOf(routes, state, metrics, then.metrics, span, people, () => show(system));
-    redraw(beside, 4, () => [stagesOf(metrics, then.metrics), countedOf(metrics)]);
+    fill(stages, stagesOf(metrics, then.metrics));
+    redraw(beside, 4, () => countedOf(metrics));
     fill(machine, workersOf(system), redisOf(system));
   }
 
@@ -88,7 +89,7 @@ function picturesOf(seen, people) {
     return { x: now.at, y: now !== then && found?.count > 0 ? 1000 * quantile(found, share).value : null };
   });
   const x = { time: true }, label = "over the time that this page has been open";
-  if (pairs.length < 2) return [card("Requests a second", h("p", { class: "quiet" }, "Watching; a picture comes in a few seconds.")), card("Seconds to recommend", h("p", { class: "quiet" }, "Watching."))];
+  if (pairs.length < 2) return [card("Requests a second", h("p", { class: "quiet" }, "Watching; a picture comes in a few seconds.")), card("How long a recommendation takes", h("p", { class: "quiet" }, "Watching; a picture comes in a few seconds."))];
   const latency = [["p50", 0.5], ["p95", 0.95], ["p99", 0.99]].map(([name, share]) => ({ name, points: points(share) }));
   return [card("Requests a second", lines({ series: [{ name: "requests a second", points: perSecond }], x, y: { label: "requests a second", from: 0 }, height: 200, label: `Requests a second ${label}` })),
     card("How long a recommendation takes", latency[0].points.some((point) => point.y !== null) ? lines({ series: latency, x, y: { label: "milliseconds, of the last 10 s", from: 0 }, height: 200, label: `Latency ${label}` })
@@ -134,8 +135,8 @@ function stagesOf(metrics, then) {
 function countedOf(metrics) {
   const by = (name, label) => (metrics.get(name) ?? []).filter((sample) => sample.value > 0).map((sample) => ({ name: sample.labels[label], value: sample.value })).sort((a, b) => b.value - a.value);
   const events = by("recsys_events_total", "event_type"), sources = by("recsys_recommended_items_total", "source");
-  return h("section", { class: "card" }, h("h2", {}, "Events taken in, by type"), events.length ? bars({ rows: events, format: count, label: "Events taken in since start, by type" }) : empty("No events yet.", "Send one to POST /v1/events, or tap on the page Live."),
-    h("h2", { class: "second" }, "Recommended items, by who spoke for them"), sources.length ? bars({ rows: sources, format: count, label: "Items recommended since start, by source" }) : h("p", { class: "quiet" }, "Nothing was recommended yet."));
+  return [card("Events taken in, by type", events.length ? bars({ rows: events, format: count, label: "Events taken in since start, by type" }) : empty("No events yet.", "Send one to POST /v1/events, or tap on the page Live.")),
+    card("Recommended items, by who spoke for them", sources.length ? bars({ rows: sources, format: count, label: "Items recommended since start, by source" }) : empty("Nothing was recommended yet.", "Ask for a recommendation, or open the page Live."))];
 }
 
 function workersOf(system) {

@@ -181,10 +181,17 @@ function item(entry, found, act) {
   return h("li", { class: `entry ${kind}`, "data-release": entry.kind === "release" ? entry.release : null, tabindex: entry.kind === "release" ? "-1" : null },
     h("span", { class: "sign", "aria-hidden": "true" }, sign),
     h("div", { class: "card" },
-      h("div", { class: "head" }, h("strong", {}, entry.release ? `${entry.kind === "release" ? "Release" : "release"} ${entry.release} ` : ""), entry.kind === "release" ? null : h("span", {}, title),
+      h("div", { class: "head" }, h("strong", {}, headline(entry, title)),
         live && h("span", { class: "badge good" }, "live"), tried && h("span", { class: "badge warn" }, "on trial"),
         h("time", { class: "quiet small", datetime: entry.at, title: ago(entry.at) }, moment(entry.at))),
       entry.kind === "release" ? ofRelease(entry, found, act, live, tried) : ofLine(entry)));
+}
+
+function headline({ kind, release, line }, title) {
+  if (kind === "release") return `Release ${release}`;
+  if (kind === "refused") return `Refused: a candidate to follow ${line.parent}`;
+  if (kind === "rolled back") return `Rolled back to ${release}`;
+  return release ? `Release ${release} ${title}` : `${title[0].toUpperCase()}${title.slice(1)}`;
 }
 
 function ofRelease({ about, line }, found, act, live, tried) {
@@ -193,7 +200,7 @@ function ofRelease({ about, line }, found, act, live, tried) {
     ["learned", metrics.events === undefined ? null : `${count(metrics.events)} events`], ["held back for the gate", about["held back"] ? `${count(about["held back"])} events` : null],
     ["items", `${count(metrics.items)}${metrics["new items"] ? `, ${count(metrics["new items"])} new` : ""}`], ["new people", metrics["new people"] ? count(metrics["new people"]) : null],
     ["took", took.train === undefined ? null : `${seconds(took.train)} + ${seconds(took.write)} writing`], ["size", bytes(about.bytes)],
-    ["newest event", moment(about.now).slice(0, 10)], ["parent", about.parent ?? "none"], ["strategy", about.strategy], ["index", about.index ? `${about.index.exact ? "exact" : "IVF"}, recall ${percent(about.index["recall@100"])}` : null],
+    ["newest event", moment(about.now).slice(0, 10)], ["parent", about.parent ?? "none"], ["strategy", about.strategy],
   ];
   const others = !live && h("div", { class: "actions" },
     h("button", { onclick: () => act(`Make release ${about.id} live?`, `Release ${found.live} answers now. Everybody is answered from ${about.id} within a second${found.job.trial ? ", and the trial that is on ends" : ""}. You can come back the same way.`, `Make ${about.id} live`, `/v1/releases/${part(about.id)}/promote`, {}, became) }, "Make it live"),
@@ -235,12 +242,12 @@ const change = (now, then) => then ? `${now >= then ? "▲ +" : "▼ −"}${perc
 function tryIt(id, found, act) {
   const share = h("input", { type: "number", min: 0.01, max: 50, step: "any", value: "5", required: true, "aria-label": "Share of the people in per cent" });
   const hours = h("input", { type: "number", min: 0, max: 87600, step: "any", value: "0", required: true, "aria-label": "Hours until it goes live" });
-  const later = h("p", {}, h("label", {}, "Goes live after ", hours, " hours, if it has not fallen behind (0: only by hand)"));
+  const later = h("p", {}, h("label", {}, "Goes live after ", hours, " hours"), h("br", {}), h("span", { class: "quiet small" }, "if it has not fallen behind by then; 0: only by hand"));
   const ways = [["canary", "Show it to them (canary)"], ["shadow", "Ask it beside the live one and show it to nobody (shadow)"]].map(([value, words]) =>
     h("p", {}, h("label", {}, h("input", { type: "radio", name: "way", value, checked: value === "canary", onchange: () => { later.hidden = value === "shadow"; share.max = value === "shadow" ? 100 : 50; } }), words)));
-  const dialog = h("dialog", { "aria-label": `Try release ${id}` }, h("form", { method: "dialog" }, h("h2", {}, `Try release ${id}`),
+  const dialog = h("dialog", { class: "trying", "aria-label": `Try release ${id}` }, h("form", { method: "dialog" }, h("h2", {}, `Try release ${id}`),
     h("p", {}, `Release ${found.live} goes on answering the others.${found.job.trial ? ` Release ${found.job.trial.release}, which is on trial, is so no longer.` : ""}`),
-    h("p", {}, h("label", {}, "Share of the people: ", share, " %")), ways, later,
+    h("p", {}, h("label", {}, "Share of the people ", share, " %")), ways, later,
     h("div", { class: "actions" }, h("button", { value: "no", formnovalidate: true }, "Cancel"), h("button", { value: "yes", class: "primary" }, "Begin the trial"))));
   dialog.addEventListener("close", () => {
     const way = dialog.querySelector("input[name=way]:checked").value;
