@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo test lint bench chaos
+.PHONY: help install demo test lint bench chaos screenshots
 
 help:
 	@echo "make demo     the whole system on a real log, in minutes"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench    speed against floors measured in the same run"
 	@echo "make chaos    Redis killed 200 times under load, 100,000 power losses, every crash point, 1,000 lives of a home against a model,"
 	@echo "              120 faults by strace, which must be there, machines on one store killed; three quarters of an hour (docs/reliability.md)"
+	@echo "make screenshots  every page of the console, in both themes, at a desk's and a phone's width, into screenshots/ (HOME_TO_SHOW=... or the demo's)"
 	@echo "make install  only set up .venv (the others do it by themselves)"
 
 install: $(STAMP)
@@ -47,3 +48,6 @@ chaos: install
 	@$(BIN)/python tests/injections.py 120
 	@$(BIN)/python tests/chaos.py 200
 	@$(BIN)/python tests/chaos_store.py 120
+
+screenshots: install
+	@$(BIN)/python tests/screenshots.py $(HOME_TO_SHOW)

@@ -122,8 +122,9 @@ def _forgetting(results: Results, seeds: Sequence[Sequence[Answers]]) -> dict[st
     rows = [[answers.matrix for answers in seed if answers.matrix is not None] for seed in seeds]
     if not rows[0]:
         return None
-    quality = np.mean(rows, axis=0)
-    return Matrix(f"recall@{max(results.ks)}", [asked.window for asked in results.windows], quality).as_dict()
+    windows = [asked.window for asked in results.windows]
+    found = Matrix(f"recall@{max(results.ks)}", windows, np.mean(rows, axis=0)).as_dict()
+    return found | ({"seeds": rows} if len(rows) > 1 else {})
 
 
 def _intervals(results: Results, baseline: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -183,10 +184,12 @@ def _slice(results: Results, baseline: str, group: str, part: str) -> dict[str, 
     ahead = [value[:, :, :2] - value[:, reference : reference + 1, :2] for value in values]
     means = np.concatenate(values).mean(axis=0) if targets else np.full((len(results.answers), len(columns)), np.nan)
     difference = np.stack(intervals.paired(ahead, owners, average="micro"), axis=-1)  # (methods, 2, [mean, low, high])
+    by_window = [value[:, :, 0].mean(axis=0) if len(value) else np.full(len(results.answers), np.nan) for value in values]
     return {
         name: {
             "targets": targets,
             **dict(zip(columns, means[n], strict=True)),
+            "windows": {"targets": [int(mask.sum()) for mask in masks], columns[0]: [figures[n] for figures in by_window]},
             "difference": {} if name == baseline else dict(zip(columns[:2], difference[n], strict=True)),
         }
         for n, name in enumerate(results.answers)

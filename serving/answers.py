@@ -105,7 +105,7 @@ async def page(
         if arrange:
             items = snapshot.arranged(items, k, wish.diversity, wish.explore, int(request_id[:16], 16), house)
             if house.pin and not len(shown):
-                items = _pinned(snapshot, past, items, k, house.pin, exclude_seen, wish)
+                items = pinned(snapshot, past, items, k, house.pin, exclude_seen, wish)
     if wish.explain:
         for item, reasons in zip(items, because(snapshot, past, items, exclude_seen=exclude_seen, shown=shown, **rules), strict=True):
             item["because"] = reasons
@@ -145,7 +145,7 @@ def by_house_rules(found: dict[str, Any], item_id: str, shown: Sequence[dict[str
     return found
 
 
-def _pinned(
+def pinned(
     snapshot: Snapshot, past: History, items: list[dict[str, Any]], k: int, pins: Sequence[Pin], exclude_seen: bool, wish: Wish
 ) -> list[dict[str, Any]]:
     """Put pinned items at their places, those that this person may see."""

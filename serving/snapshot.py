@@ -460,6 +460,21 @@ class Snapshot:
         found: np.ndarray = score[order[np.searchsorted(known[order], rows)]]
         return found
 
+    def experts(self, ask: Ask) -> dict[str, list[dict[str, Any]]]:
+        """Return what each of SOURCES alone would recommend, best first; of whom nothing is known only what is popular can be said."""
+        asked, k = self.understood(ask), ask.k
+        found = {name: list[tuple[int, float]]() for name in SOURCES}
+        if told := len(asked.past.item):
+            self._answered([asked], max(fusion.BEST, k))
+            rows, scores = self._best(asked, k)
+            found["tower"] = list(zip(rows.tolist(), scores.tolist(), strict=True))
+            order = (-asked.vote).argsort(kind="stable")
+            voted, vote = asked.voted[order].astype(np.int64), asked.vote[order]
+            found["neighbours"] = [(int(voted[at]), float(vote[at])) for at in first(voted, asked.own, asked.out, k).tolist()]
+        order, score = (self.popular, self.popularity) if told or self.cold is None else self.cold
+        found["popular"] = [(row, float(score[row])) for row in order[first(order, asked.own, asked.out, k)].tolist()]
+        return {name: [self._item(row, score, name) for row, score in some] for name, some in found.items()}
+
     def _shown(self, shown: np.ndarray) -> np.ndarray:
         """Return the rows of items by their fingerprints."""
         values, rows = self.fingerprints

@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 import redis
 import torch
+from browser import browser, console, own, page, pages, pytest_terminal_summary, small  # noqa: F401
 
 from serving.embedded import EmbeddedRedis
 

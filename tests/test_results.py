@@ -92,6 +92,10 @@ def test_slices_count_queries_alike_and_leave_out_what_does_not_belong():
     assert lots["recall@2"] == pytest.approx(np.mean([1, 1 / 2, 1 / 2]))
     assert lots["difference"]["recall@2"][0] == pytest.approx(np.mean([1, 1 / 2, 1 / 2]) - 1 / 3, abs=1e-6)
     assert set(lots["difference"]) == {"recall@2", "ndcg@2"}
+    assert new["windows"] == {"targets": [2, 0], "recall@2": [1, None]}, "a window in which nobody wants a new item has no figure"
+    assert old["windows"]["targets"] == [2, 1]
+    assert old["windows"]["recall@2"] == pytest.approx([0, 1]), "query 0's second item and query 1 are missed, window 4's is found"
+    assert lots["windows"]["recall@2"] == pytest.approx([(1 + 1 / 2) / 2, (0 + 1) / 2]), "the mean over the seeds"
 
 
 def test_a_slice_that_nothing_belongs_to_says_so():
@@ -136,6 +140,18 @@ def test_the_matrix_is_written_with_what_follows_from_it():
     assert written["plain"]["forgetting"]["windows"] == [3, 4]
     assert written["plain"]["forgetting"]["forward_transfer"] == 1.0
     assert written["lots"]["forgetting"] is None
+    assert "seeds" not in written["plain"]["forgetting"], "one seed is its own mean"
+
+
+def test_the_matrix_of_each_seed_stands_beside_their_mean():
+    results = found()
+    del results.answers["lots"]
+    for seed, last in enumerate(([0.25, 1.0], [0.75, 0.5])):
+        results.add(answers("drawn", seed, 3, 1, 9, 9, 2, matrix=[0.5, 0.0]))
+        results.add(answers("drawn", seed, 4, 1, matrix=last))
+    forgetting = report(results)["methods"]["drawn"]["forgetting"]
+    assert forgetting["seeds"] == [[[0.5, 0.0], [0.25, 1.0]], [[0.5, 0.0], [0.75, 0.5]]]
+    assert forgetting["matrix"] == [[0.5, 0.0], [0.5, 0.75]]
 
 
 def test_a_baseline_that_is_no_method_is_one_clear_line():

@@ -70,10 +70,13 @@ def publish_release(
     weights: tuple[float, float] = (0.0, 0.0),
     scale: float = 1.0,
     shared: Shared | None = None,
+    known: pa.Table | None = None,
+    **more: Any,
 ) -> Release:
     """Publish a release that knows `items`: their vectors random unless given, the first the most popular unless counted, no bias.
 
-    weights: of the neighbours, who know nobody unless given, and of popularity; scale: what turns scores into logits.
+    weights: of the neighbours, who know nobody unless given, and of popularity; scale: what turns scores into logits; known: title and
+    genres, an item a row, made up unless given; more: what else the manifest says.
     """
     settings = settings or Settings()
     rows = np.random.default_rng(len(items)).normal(size=(len(items), dim)) if vectors is None else np.asarray(vectors)
@@ -87,7 +90,11 @@ def publish_release(
         save_file({"items.content.weight": content}, draft / "towers.safetensors")
         np.save(draft / "vectors.npy", table)
         np.save(draft / "prototypes.npy", table)
-        pq.write_table(_items(items, counts or list(range(len(items), 0, -1))), draft / "items.parquet")
+        table_of_items = _items(items, counts or list(range(len(items), 0, -1)))
+        for column in ("title", "genres") if known is not None else ():
+            assert known is not None
+            table_of_items = table_of_items.set_column(table_of_items.column_names.index(column), column, known[column])
+        pq.write_table(table_of_items, draft / "items.parquet")
         start = np.array([0.0, *(bias or [0.0] * len(items))], np.float32)
         np.save(draft / "bias.npy", start)
         ItemIndex.build(table, start, towers, exact_below, 0.98).write(draft)
@@ -106,7 +113,7 @@ def publish_release(
             "code": "test",
         }
         about |= {"scale": scale, "now": NOW, "format": FORMAT, "kinds": [1000] * len(EVENT_TYPES), "surfaces": []}
-        return registry.publish(draft, registry.next_id(), registry.current(), about)
+        return registry.publish(draft, registry.next_id(), registry.current(), about | more)
 
 
 def mean_tower(dim: int) -> onnx.ModelProto:

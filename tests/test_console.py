@@ -1,0 +1,132 @@
+"""The console as somebody opens it: in a real browser, from a real server."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from browser import DESK, PHONE, serving, start, stop, url
+
+from recsys.home import Home
+from serving.console.routes import PAGE
+from serving.keys import Keys
+
+APP = (PAGE / "app.js").read_text()
+PAGES = re.findall(r'^  \["([a-z]+)", "', APP, re.M)
+
+
+def test_there_are_seven_pages_and_each_has_its_file() -> None:
+    assert len(PAGES) == 7
+    assert sorted(path.stem for path in (PAGE / "pages").glob("*.js")) == sorted(PAGES)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens_without_an_error_and_fits_every_screen(console: httpx.Client, page: Any, name: str) -> None:
+    page.goto(url(console, name))
+    for (width, height), theme in ((DESK, "light"), (PHONE, "dark")):
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=theme)
+        page.wait_for_selector("main h1")
+        page.wait_for_timeout(200)
+        assert page.locator("main .problem").all_inner_texts() == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator('#nav a[aria-current="page"]').get_attribute("data-page") == name
+
+
+def test_the_pages_files_are_there_in_under_a_second(console: httpx.Client, page: Any) -> None:
+    page.goto(url(console))
+    took = []
+    for _ in range(3):  # the fastest: the machine may be busy with other tests
+        page.reload()
+        page.wait_for_selector("main h1")
+        files = page.evaluate(
+            "performance.getEntriesByType('resource').filter((e) => e.name.includes('/console/') && !e.name.includes('/v1/'))"
+        )
+        assert len(files) > 5
+        took.append(max(file["responseEnd"] for file in files))
+    assert min(took) < 1000, took
+
+
+def test_brackets_walk_through_the_pages_but_not_while_somebody_types(console: httpx.Client, page: Any) -> None:
+    page.goto(url(console, PAGES[1]))
+    page.wait_for_selector(f".page-{PAGES[1]}")
+    page.keyboard.press("]")
+    page.wait_for_selector(f".page-{PAGES[2]}")
+    page.keyboard.press("[")
+    page.wait_for_selector(f".page-{PAGES[1]}")
+
+
+def test_the_theme_is_the_systems_until_somebody_chooses_and_stays(console: httpx.Client, pages: Callable[..., Any]) -> None:
+    page = pages(url(console), dark=True)
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    dark = page.evaluate(ground)
+    page.click("#theme")
+    light = page.evaluate(ground)
+    assert dark != light
+    page.reload()
+    page.wait_for_selector("main h1")
+    assert page.evaluate(ground) == light
+
+
+def test_an_api_that_nobody_asks_for_the_console_has_loaded_nothing_heavy_for_it() -> None:
+    heavy = "('torch', 'eval', 'training', 'river', 'sklearn')"
+    told = f"import sys, serving.run; print(sorted({{name.split('.')[0] for name in sys.modules}} & {{*{heavy}}}))"
+    assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.fixture(scope="module")
+def locked(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Serve a home that has keys: give a client, a key for everything and one that may only read."""
+    import shutil
+
+    path = Path(shutil.copytree(small, tmp_path_factory.mktemp("keys") / "home", ignore=shutil.ignore_patterns("redis")))
+    keys = Keys(Home(path).keys)
+    whole, reads = keys.add("console", "read,write,admin"), keys.add("app", "read")
+    with serving(path) as client:
+        yield client, whole, reads
+
+
+def test_with_keys_the_page_asks_for_one_and_opens_with_it(locked: Any, pages: Callable[..., Any]) -> None:
+    client, whole, reads = locked
+    assert client.get("/console/").status_code == 200
+    assert client.get("/v1/console/people?q=p").status_code == 401
+    assert client.get("/v1/console/people?q=p", headers={"x-api-key": reads}).status_code == 403
+    page = pages(url(client), allowed=("401", "403"))
+    field = page.get_by_label("API key")
+    for wrong in ("rk_nobody", reads):
+        field.fill(wrong)
+        page.get_by_role("button", name="Open").click()
+        page.wait_for_function(
+            "(text) => document.querySelector('.locked p')?.textContent.includes(text)",
+            arg="no key of" if wrong != reads else "needs the scope",
+        )
+    field.fill(whole)
+    page.get_by_role("button", name="Open").click()
+    page.wait_for_selector("main h1")
+    page.reload()
+    page.wait_for_selector("main h1")
+    assert page.locator(".locked").count() == 0
+
+
+def test_the_page_outlives_a_restart_of_the_api(own: Path, pages: Callable[..., Any]) -> None:
+    process, address = start(own)
+    try:
+        page = pages(f"{address}/console/#/live", allowed=("ERR_CONNECTION", "ERR_EMPTY"))
+        page.wait_for_selector("main h1")
+        page.wait_for_function("() => document.getElementById('now').textContent.includes('000002')")
+        stop(process)
+        page.wait_for_selector("#banner:not([hidden])", timeout=6000)
+        assert "does not answer" in page.inner_text("#banner")
+        process, again = start(own, int(address.rpartition(":")[2]))
+        assert again == address
+        began = time.monotonic()
+        page.wait_for_selector("#banner", state="hidden", timeout=6000)
+        assert time.monotonic() - began < 6
+        assert page.locator("main h1").count() == 1
+    finally:
+        stop(process)
