@@ -186,6 +186,17 @@ def test_what_moves_is_seen_to_move_unless_somebody_wants_it_still(console: http
         assert (page.evaluate(RUNNING) > 3) == moves
 
 
+def test_whoever_wants_it_is_shown_what_is_drawn_by_chance(console: httpx.Client, page: Any) -> None:
+    opened(page, console, user="curious")
+    with page.expect_response(lambda answer: "/v1/recommend/curious" in answer.url) as asked:
+        page.get_by_label("explore a little").check()
+    assert "explore=0.2" in asked.value.url
+    items = asked.value.json()["items"]
+    until(page, ids(items))
+    drawn = page.locator("li.film:has(.source-explore)").evaluate_all("(all) => all.map((one) => one.dataset.item)")
+    assert drawn == [item["item_id"] for item in items if item["source"] == "explore"]
+
+
 def test_any_name_is_text_and_nothing_else(console: httpx.Client, pages: Callable[..., Any]) -> None:
     name = "Ö *[\\ 🎭/../<img src=x onerror=alert(1)>"
     page = opened(pages(size=PHONE), console, user=name)

@@ -168,8 +168,8 @@ class Live {
     const panes = this.panes.filter((pane) => pane.user === user);
     const asked = [...panes.map((pane) => this.fetch(pane)), this.person(user)];
     const found = await Promise.allSettled(asked);
-    const changed = found.slice(0, -1).map((one) => one.value).filter(Boolean);
-    if (cause && changed.length) fill(this.said, h("strong", {}, cause), told(changed[0]));
+    const changed = panes.map((pane, place) => [pane, found[place].value]).filter(([, change]) => change);
+    if (cause && changed.length) fill(this.said, h("strong", {}, cause), changed.map(([pane, change]) => `${changed.length > 1 ? `${pane.release ? `Release ${pane.release}` : "The live one"}: ` : ""}${told(change, changed.length < 2)} `));
     if (this.panes.length > 1) this.compare();
   }
 
