@@ -273,24 +273,10 @@ def rollback(
 
     The job then waits for somebody: `recsys job run --force` learns what the release has not learned, once more.
     """
-    from recsys.journal import Journal
-    from recsys.registry import Registry
+    from recsys.turns import roll_back
 
-    place = _place(home)
-    registry = Registry(place.releases, place.shared)
-    live = registry.current()
-    named = id
-    id = id or registry.open().manifest["parent"]  # with a name, the live one need not be readable
-    if id is None:
-        others = ", ".join(id for id in registry.ids() if id != live)
-        raise BadInput(f"release {live} has no parent to go back to; {f'name one of: {others}' if others else 'there is no other'}")
-    if named is None and id not in (ids := registry.ids()):
-        left = ", ".join(other for other in ids if other != live) or "none"
-        raise BadInput(f"release {live} came from {id}, which is gone (recsys gc?); name one of those that are left: {left}")
-    registry.open(id).verify()
-    Journal(Home(home).job).add("rolled back", release=id, was=live)  # first: else, killed in between, the job would go on from there
-    registry.point_to(id)
-    _show({"live": id, "was": live}, json, f"live is {id} (was {live})")
+    turn = roll_back(_place(home), id)
+    _show({"live": turn.live, "was": turn.was}, json, f"live is {turn.live} (was {turn.was})")
 
 
 @app.command()
@@ -312,45 +298,29 @@ def promote(
     others do (share of the plays that were in the list they had been shown): a release that is surely behind, or cannot answer, is on trial
     no longer, by itself. `recsys status` tells how the two compare.
     """
-    from recsys.journal import Journal
+    from recsys import turns
     from recsys.registry import Registry
-    from recsys.trial import Trials
 
     place = _place(home)
-    registry, journal, trials = Registry(place.releases, place.shared), Journal(place.job), Trials(place.releases)
+    registry = Registry(place.releases, place.shared)
     live = registry.current()
     if stop:
         if id or canary or shadow or hours:
             raise BadInput("--stop ends what is on trial, whatever that is; leave the rest out")
-        ended = place.releases.exists() and trials.end()
-        if ended:
-            journal.add("trial ended", release=None, reason="by hand")
+        ended = turns.end_trial(place)
         _show({"live": live, "ended": ended}, json, f"release {live} answers everybody" if ended else "nothing is on trial")
         return
     if id is None:
         raise BadInput(f"name a release: {', '.join(registry.ids()) or 'there is none; train one with: recsys fit'}")
     if hours and (shadow or not canary):
         raise BadInput("--hours goes with --canary: a shadow never goes live by itself, and without either the release does at once")
-    if id == live and not (canary or shadow):
-        raise BadInput(f"release {id} is live already")
-    registry.open(id).verify()
     if canary or shadow:
-        if id == live:
-            raise BadInput(
-                f"release {id} is live already; a trial is for another one: {', '.join(other for other in registry.ids() if other != id)}"
-            )
-        before = trials.now()
-        trial = trials.begin(id, _share(canary or "10%"), shadow, hours)
-        if before:
-            journal.add("trial ended", release=before.release, reason=f"release {id} took its place")
-        journal.add("trial", release=id, share=trial.share, shadow=shadow, hours=hours)
+        trial = turns.put_on_trial(place, id, _share(canary or "10%"), shadow, hours)
         how = "asked beside the live one for" if shadow else "shown to"
         _show({"live": live, "trial": vars(trial)}, json, f"release {id} is {how} {trial.share:.4%} of the people; see: recsys status")
         return
-    registry.point_to(id)
-    trials.end()
-    journal.add("promoted", release=id, was=live, reason="by hand")
-    _show({"live": id, "was": live}, json, f"live is {id} (was {live})")
+    turn = turns.promote(place, id)
+    _show({"live": turn.live, "was": turn.was}, json, f"live is {turn.live} (was {turn.was})")
 
 
 @app.command()

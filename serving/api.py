@@ -10,15 +10,16 @@ from typing import Annotated, Any
 
 import faiss
 import orjson
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import Discriminator, Field, Tag
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from recsys import turns
 from recsys.catalogue import WITHDRAWN
-from recsys.errors import BadInput, RecsysError, nearest
+from recsys.errors import BadInput, RecsysError
 from recsys.events import positive
 from recsys.home import Home
 from recsys.settings import Settings
@@ -40,6 +41,7 @@ from serving.answers import (
     written,
 )
 from serving.console.films import films
+from serving.console.operations import operations as console_operations
 from serving.console.people import people
 from serving.console.results import results
 from serving.console.routes import pages
@@ -61,6 +63,7 @@ from serving.messages import (
     INCLUDE,
     MAX_CURSOR,
     MAX_K,
+    SURFACE,
     Accepted,
     Alive,
     Answer,
@@ -71,11 +74,15 @@ from serving.messages import (
     K,
     Moved,
     Problem,
+    PromoteIn,
     Put,
     Ready,
     RecommendIn,
     Releases,
+    RollBackIn,
     SignIn,
+    Stopped,
+    Turned,
     Unit,
     UserId,
     WhyNot,
@@ -88,9 +95,12 @@ from serving.profiles import Profiles
 from serving.rules import RulesFile
 from serving.shortcut import Shortcut
 from serving.snapshot import ItemNotFound
+from serving.strict import no_unknown_parameter
 from serving.together import Together
 from serving.trial_watch import TrialWatch
+from serving.turning import acted, turned
 from serving.wire import Wire
+from serving.workers import Worker
 
 
 class _AnyId(PathConvertor):
@@ -102,18 +112,15 @@ class _AnyId(PathConvertor):
 register_url_convertor("id", _AnyId())
 
 
-async def _no_unknown_parameter(request: Request) -> None:
-    allowed = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
-    for name in request.query_params:
-        if name not in allowed:
-            hint = nearest(name, allowed) if allowed else "this address takes none"
-            raise HTTPException(422, f"there is no parameter {name!r}; {hint}")
-
-
 _RETRY = {"description": "not now; try again", "model": Problem, "headers": {"Retry-After": {"schema": {"type": "integer"}}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {422: {"description": "what came cannot be used", "model": Problem}, 503: _RETRY}
 
-v1 = APIRouter(prefix="/v1", dependencies=[Depends(_no_unknown_parameter)], responses=_RESPONSES)
+_TURNED: dict[int | str, dict[str, Any]] = {
+    404: {"description": "there is no such release", "model": Problem},
+    409: {"description": "it makes no sense as things stand, or the release is damaged; nothing was changed", "model": Problem},
+}
+
+v1 = APIRouter(prefix="/v1", dependencies=[Depends(no_unknown_parameter)], responses=_RESPONSES)
 health = APIRouter(prefix="/health", tags=["health"])
 operations = APIRouter(tags=["operations"])
 
@@ -170,6 +177,7 @@ async def recommend(
     explain: Annotated[bool, Query(description=EXPLAIN)] = False,
     diversity: Annotated[Unit, Query(description=DIVERSITY)] = 0.0,
     explore: Annotated[Unit, Query(description=EXPLORE)] = 0.0,
+    surface: Annotated[Id | None, Query(description=SURFACE)] = None,
 ) -> Response:
     """Recommend items to a user. Every event acknowledged before is counted."""
     wish = Wish(
@@ -181,6 +189,7 @@ async def recommend(
         explain=explain,
         diversity=diversity,
         explore=explore,
+        surface=surface,
     )
     return await recommended(request, user_id, k, wish)
 
@@ -205,12 +214,20 @@ async def why_not(
     exclude_items: Annotated[list[Id] | None, Query(max_length=MAX_K, description=f"{EXCLUDE}; may be said several times")] = None,
     include_items: Annotated[list[Id] | None, Query(max_length=MAX_K, description=f"{INCLUDE}; may be said several times")] = None,
     filters: Annotated[str | None, Query(max_length=4096, description=f"JSON: {FILTERS}")] = None,
+    surface: Annotated[Id | None, Query(description=SURFACE)] = None,
 ) -> Response:
     """Say why a user is not recommended an item: at which stage it falls out, or where it stands."""
     past, degraded = await history(request, user_id)
     snapshot = there_is_one(request)
     snapshot = request.app.state.engine.shows(user_id) or snapshot
-    wish = Wish(exclude_seen=exclude_seen, exclude_items=exclude_items or [], include_items=include_items, filters=_filters(filters))
+    wish = Wish(
+        exclude_seen=exclude_seen,
+        exclude_items=exclude_items or [],
+        include_items=include_items,
+        filters=_filters(filters),
+        surface=surface,
+    )
+    past = past.on(surface)
     found = reasons.why_not(snapshot, past, item_id, k, seen(request, exclude_seen), wish.exclude_items, include_items, wish.filters)
     if request.app.state.rules.now and found["stage"] in ("recommended", "ranked"):
         found = by_house_rules(found, item_id, (await page(request, past, k, wish, user_id, degraded, request_id(request)))[0])
@@ -262,6 +279,35 @@ async def releases(request: Request) -> Response:
     engine: Engine = request.app.state.engine
     live = engine.snapshot.id if engine.snapshot else None
     return Reply({"live": live, "releases": await asyncio.to_thread(engine.registry.ids)})
+
+
+@v1.post("/releases/rollback", response_model=Turned, tags=["releases"], responses=_TURNED)
+async def roll_back(request: Request, body: Annotated[RollBackIn | None, Body()] = None) -> Response:
+    """Make an older release live again: model, vocabulary, index, memory and log position together.
+
+    The job then waits for somebody: recsys job run --force learns what that release has not learned, once more.
+    """
+    return Reply(await turned(request, lambda home: turns.roll_back(home, body.release if body else None)))
+
+
+@v1.post("/releases/trial/stop", response_model=Stopped, tags=["releases"], responses=_TURNED)
+async def stop_trial(request: Request) -> Response:
+    """End what is on trial; the live release answers everybody. Where nothing is on trial, nothing changes."""
+    ended = await acted(request, turns.end_trial)
+    return Reply({"ended": ended, "live": request.app.state.engine.registry.current()})
+
+
+@v1.post("/releases/{release:id}/promote", response_model=Turned, tags=["releases"], responses=_TURNED)
+async def promote(request: Request, release: Annotated[Id, Path()], body: Annotated[PromoteIn | None, Body()] = None) -> Response:
+    """Make a release live at once, or put it on trial: shown to a share of the people, or asked beside the live one and shown to nobody.
+
+    One that is surely behind, or cannot answer, is on trial no longer, by itself.
+    """
+    wish = body or PromoteIn()
+    share = wish.shadow if wish.canary is None else wish.canary
+    if share is None:
+        return Reply(await turned(request, lambda home: turns.promote(home, release)))
+    return Reply(await turned(request, lambda home: turns.put_on_trial(home, release, share, wish.shadow is not None, wish.hours)))
 
 
 @health.get("/live", response_model=Alive)
@@ -326,6 +372,8 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
             app.state.online = Online(wire, serving.tenant, serving.measured, app.state.metrics)
             app.state.forget = Forgetting(home, settings, url)
             await asyncio.to_thread(engine.refresh)
+            worker = app.state.worker = Worker.here(engine)
+            engine.tell = worker.say
             watched = (engine.watch(), app.state.trial_watch.watch(), app.state.forget.watch())
             tasks = [asyncio.create_task(watch) for watch in watched]
             if home.shared:
@@ -342,6 +390,7 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                worker.close()
                 wire.close()
 
     app = Api(
@@ -361,8 +410,9 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
     app.include_router(operations)
     app.include_router(pages)
     app.include_router(results)
+    app.include_router(console_operations)
     for router in (people, films):
-        app.include_router(router, dependencies=[Depends(_no_unknown_parameter)])
+        app.include_router(router, dependencies=[Depends(no_unknown_parameter)])
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(BadInput, _refuse)
     app.add_exception_handler(Exception, _failed)

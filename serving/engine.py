@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Engine:
     A request reads `snapshot` once and finishes on it. A release that cannot be served is refused with one line in the
     log, and the old one keeps serving. items: the folder of the catalogue, which may grow at any time. shared: the journal in a store
     that says what is in both, where there is one: see `follow`. trial: what is on trial, with `candidate`, its snapshot; both None where
-    nothing is, or where it cannot be served.
+    nothing is, or where it cannot be served. tell: called after each look.
     """
 
     def __init__(self, releases: Path, watch_seconds: float = 1.0, items: Path | None = None, shared: Shared | None = None):
@@ -51,6 +51,7 @@ class Engine:
         self.snapshot: Snapshot | None = None
         self.trial: Trial | None = None
         self.candidate: Snapshot | None = None
+        self.tell: Callable[[], object] = lambda: None
         self._live, self._tried = _Seat(), _Seat()
         self._liked: Mapping[str, float] = {}
         self._one_at_a_time = threading.Lock()
@@ -90,6 +91,7 @@ class Engine:
             if after is not before:
                 _log.info("release %s is live", after.id)
             self._on_trial()
+            self.tell()
             return after is not before
 
     def heat(self, liked: Mapping[str, float]) -> None:

@@ -95,6 +95,7 @@ class EventIn(_Body):
     session_id: SessionId | None = None
     value: Share | None = None
     request_id: Id | None = Field(None, description="the request_id of the answer that showed the item")
+    surface: Id | None = Field(None, description="where it happened: a part of the app, a market, a kind of profile")
 
     @model_validator(mode="after")
     def _somebody(self) -> "EventIn":
@@ -128,6 +129,7 @@ EXPLORE = (
     "is asked for, is logged as an impression with that as value"
 )
 EXPLAIN = "say of each item because of which watched ones it is there; it costs about ten times as much"
+SURFACE = "where the list will be shown, as events say it: answered by that surface's head where the release has one (strategy heads)"
 EXCLUDE = "items to leave out"
 INCLUDE = "nothing but these"
 
@@ -143,6 +145,7 @@ class Wish(_Body):
     explain: bool = Field(False, description=EXPLAIN)
     diversity: Unit = Field(0.0, description=DIVERSITY)
     explore: Unit = Field(0.0, description=EXPLORE)
+    surface: Id | None = Field(None, description=SURFACE)
 
 
 class RecommendIn(Wish):
@@ -282,6 +285,68 @@ class Releases(BaseModel):
 
     live: str | None
     releases: list[str]
+
+
+class PromoteIn(_Body):
+    """How a release is to go live: at once, where nothing is said; shown to some of the people first; or asked beside the live one."""
+
+    canary: float | None = Field(
+        None, ge=0.0001, le=0.5, allow_inf_nan=False, description="show it to this share of the people first, always the same ones"
+    )
+    shadow: float | None = Field(
+        None,
+        ge=0.0001,
+        le=1,
+        allow_inf_nan=False,
+        description="show it to nobody: ask it beside the live one, for such a share of them",
+    )
+    hours: float = Field(
+        0.0,
+        ge=0,
+        le=87_600,
+        allow_inf_nan=False,
+        description="with canary: after so many hours it goes live, if it has not fallen behind; 0: never by itself",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "PromoteIn":
+        if self.canary is not None and self.shadow is not None:
+            raise ValueError("a release is shown (canary) or asked beside the live one (shadow); send one of them")
+        if self.hours and self.canary is None:
+            raise ValueError("hours goes with canary: a shadow never goes live by itself, and without either the release does at once")
+        return self
+
+
+class RollBackIn(_Body):
+    """Which release to go back to."""
+
+    release: Id | None = Field(None, description="the parent of the live one, where left out")
+
+
+class OnTrial(BaseModel):
+    """A release that is tried on some of the people."""
+
+    release: str
+    share: float = Field(description="of the people who are shown it or, with shadow, for whom it is asked as well")
+    shadow: bool
+    began: int = Field(description="ms since 1970")
+    hours: float = Field(description="after so many it goes live, if it has not fallen behind; 0: never by itself")
+
+
+class Turned(BaseModel):
+    """Which release is live now. Other workers follow within a second, other machines on the same store within store.look_seconds."""
+
+    live: str | None
+    was: str | None = Field(description="the one that was before; the same where a release was put on trial")
+    trial: OnTrial | None = Field(description="what is on trial now; null where nothing is")
+    serving: str | None = Field(description="what the worker that answers this serves: another than live where that cannot be served")
+
+
+class Stopped(BaseModel):
+    """What became of a trial."""
+
+    ended: bool = Field(description="false where nothing was on trial")
+    live: str | None = Field(description="the release that answers everybody")
 
 
 class Alive(BaseModel):

@@ -56,6 +56,10 @@ class TrialWatch:
             await asyncio.to_thread(self._promote, trial, f"it held out for {trial.hours:g} hours: {so_far}")
         return so_far
 
+    def so_far(self, began: int) -> Comparison | None:
+        """Return how the trial that began then compares, as of the last look; None where this process has not looked yet."""
+        return self._tally.comparison() if self._trial is not None and self._trial.began == began else None
+
     def failed(self, error: Exception) -> None:
         """End a trial in which the release could not answer."""
         if trial := self.engine.trial:

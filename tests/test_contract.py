@@ -27,6 +27,9 @@ OPERATIONS = [
     "PUT /v1/items/{item_id}",
     "DELETE /v1/items/{item_id}",
     "GET /v1/releases",
+    "POST /v1/releases/rollback",
+    "POST /v1/releases/trial/stop",
+    "POST /v1/releases/{release}/promote",
     "GET /health/live",
     "GET /health/ready",
     "GET /metrics",
@@ -36,6 +39,7 @@ OPERATIONS = [
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     home = tmp_path_factory.mktemp("contract")
+    publish(home)
     publish(home)
     with served(home) as api:
         schema = schemathesis.openapi.from_url(str(api.base_url.join("/openapi.json")))
@@ -59,6 +63,25 @@ def test_every_case_is_answered_as_described(described: dict[str, Any], label: s
         if (case.query or {}).get("erase"):  # each is a process of its own, and takes a second
             erased[0] += 1
             assume(erased[0] <= ERASED)
-        case.call_and_validate(excluded_checks=[positive_data_acceptance])
+        case.call_and_validate(excluded_checks=[positive_data_acceptance], timeout=60)
 
     holds()
+
+
+def test_turning_releases_is_answered_as_described(described: dict[str, Any]) -> None:
+    """No case that is drawn names a release that is there."""
+
+    def asked(label: str, body: Any, **path: str) -> int:
+        operation = described[f"POST /v1/releases/{label}"]
+        case = operation.Case(path_parameters=path, body=body, media_type="application/json")
+        return int(case.call_and_validate(excluded_checks=[positive_data_acceptance]).status_code)
+
+    assert asked("rollback", {"release": "000001"}) == 200
+    assert asked("rollback", {}) == 409
+    assert asked("{release}/promote", {"canary": 0.1, "hours": 1.5}, release="000002") == 200
+    assert asked("{release}/promote", {"shadow": 1}, release="000002") == 200
+    assert asked("{release}/promote", {"shadow": 1}, release="000001") == 409
+    assert asked("{release}/promote", {}, release="000002") == 200
+    assert asked("{release}/promote", {}, release="000002") == 409
+    assert asked("{release}/promote", {}, release="000009") == 404
+    assert asked("{release}/promote", {"hours": 2}, release="000001") == 422

@@ -25,6 +25,7 @@ from recsys.journal import Journal
 from recsys.log import Log, Position
 from recsys.progress import Step, silent
 from recsys.registry import Registry, Release
+from recsys.running import running
 from recsys.sessions import of_the_same_people
 from recsys.settings import Settings
 from recsys.trial import Trial, Trials
@@ -34,7 +35,7 @@ from training.prototypes import people
 from training.sound import faults
 from training.strategies import parse
 from training.strategies.adapters import strip
-from training.triggers import Measured, Situation, reasons
+from training.triggers import Measured, Situation, figures, reasons
 from training.update import update
 
 
@@ -65,12 +66,12 @@ def fit_and_publish(home: Home, settings: Settings, until: int | None = None, st
         raise BadInput(
             f"the log of {home.path} holds no events{limit}; add some with: recsys import FILE --home {shlex.quote(str(home.path))}"
         )
-    with _threads(settings):
-        candidate = fit(events, settings, Items(home.items).items(), step).at(position, None)
     told: dict[str, Any] = {"why": "first fit" if parent is None else "full retrain"}
     with suppress(ReleaseDamaged, ReleaseNotFound):  # a fit is the way out of that
         told |= _foretold(registry.open())
-    return _publish(candidate, registry, parent, told, began, still, step)
+    with running(home.job, step, "fit", why=told["why"], events=len(events), parent=None) as step, _threads(settings):
+        candidate = fit(events, settings, Items(home.items).items(), step).at(position, None)
+        return _publish(candidate, registry, parent, told, began, still, step)
 
 
 def update_and_publish(home: Home, settings: Settings, until: int | None = None, step: Step = silent) -> Release | None:
@@ -88,10 +89,10 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
     new = log.read(live.position, position)
     if not _worth_learning(new):
         return None
-    parent = Candidate.load(live, settings)
-    with _threads(settings):
+    parent, told = Candidate.load(live, settings), {"why": "new events", **_foretold(live)}
+    with running(home.job, step, "update", why=told["why"], events=len(new), parent=live.id) as step, _threads(settings):
         candidate = update(parent, new, context(log, live.position, new), parent.settings, Items(home.items).items(), step)
-    return _publish(candidate.at(position, live), registry, live.id, {"why": "new events", **_foretold(live)}, began, still, step)
+        return _publish(candidate.at(position, live), registry, live.id, told, began, still, step)
 
 
 def strip_and_publish(home: Home, id: str | None = None, step: Step = silent) -> Release:
@@ -146,13 +147,15 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
         return {"what": "not due", "events": len(new), "release": live.id, "reason": reason}
     position = _but_the_newest(live, new, len(log), settings.gate.held_back)
     lesson, held_back = log.read(live.position, position), log.read(position, end)
-    about = {"triggers": why, "events": len(lesson), "held back": len(held_back), "parent": live.id}
+    about: dict[str, Any] = {"triggers": why, "events": len(lesson), "held back": len(held_back), "parent": live.id}
     if not _worth_learning(lesson):
         return {"what": "not due", **about}
+    about["measured"] = figures(situation(log, live, new, measured), settings.job)
+    watched = running(home.job, step, "update", why=", ".join(why), triggers=why, events=len(lesson), parent=live.id)
     try:
-        parent = Candidate.load(live, settings)
-        before = context(log, live.position, pa.concat_tables([lesson, held_back]))
-        with _threads(settings):
+        with watched as step, _threads(settings):
+            parent = Candidate.load(live, settings)
+            before = context(log, live.position, pa.concat_tables([lesson, held_back]))
             past = of_the_same_people(before, lesson)
             candidate = update(parent, lesson, past, parent.settings, Items(home.items).items(), step).at(position, live)
             if wrong := faults(candidate):
@@ -160,11 +163,11 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
             step("judging", 0, 1)
             verdict = judge(candidate, parent, before, lesson, held_back)
             step("judging", 1, 1)
-        about["gate"] = verdict.as_dict()
-        if verdict.reasons:
-            raise Refused("; ".join(verdict.reasons))
-        told = {"why": ", ".join(why), "triggers": why, "gate": about["gate"], "held back": len(held_back), **_foretold(live, verdict)}
-        release = _publish(candidate, registry, live.id, told, began, still, step, live=not settings.job.trial)
+            about["gate"] = verdict.as_dict()
+            if verdict.reasons:
+                raise Refused("; ".join(verdict.reasons))
+            told = {"why": ", ".join(why), "triggers": why, "gate": about["gate"], "held back": len(held_back), **_foretold(live, verdict)}
+            release = _publish(candidate, registry, live.id, told, began, still, step, live=not settings.job.trial)
         if settings.job.trial:
             Trials(home.releases).begin(release.id, settings.job.trial, hours=settings.job.trial_hours)
     except Refused as refused:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +57,17 @@ def reasons(situation: Situation, settings: JobSettings) -> dict[str, str]:
     return {name: why for name, why in found.items() if why}
 
 
+def figures(situation: Situation, settings: JobSettings) -> dict[str, Any]:
+    """Return what the triggers look at, in numbers, whether or not one of them wants an update: for the journal.
+
+    new items: the share of the new events that are about items nobody has learned; drift: of each thing that may drift its stability index,
+    and what that was before. None, and nothing, by fewer events than `job.few`.
+    """
+    drift = {name: {"now": round(now, 4), "before": round(before, 4)} for name, (now, before) in _drifts(situation, settings).items()}
+    share = _share_of_the_unknown(situation, settings)
+    return {"hours": round(situation.hours, 2), "new items": None if share is None else round(share, 4), "drift": drift}
+
+
 def _schedule(situation: Situation, settings: JobSettings) -> str | None:
     if settings.hours and situation.hours >= settings.hours:
         return f"{situation.hours:.2g} hours since the last update (job.hours = {settings.hours:g})"
@@ -69,26 +81,38 @@ def _volume(situation: Situation, settings: JobSettings) -> str | None:
 
 
 def _new_items(situation: Situation, settings: JobSettings) -> str | None:
-    if not settings.new_items or len(situation.new) < settings.few:
-        return None
-    share = 1 - float(pc.mean(pc.is_in(situation.new["item_id"], value_set=situation.known).cast(pa.float64())).as_py())
-    if share >= settings.new_items:
+    share = _share_of_the_unknown(situation, settings) if settings.new_items else None
+    if share is not None and share >= settings.new_items:
         return f"{share:.1%} of the new events are about items nobody has learned (job.new_items = {settings.new_items:g})"
     return None
 
 
 def _drift(situation: Situation, settings: JobSettings) -> str | None:
     """Compare what is new with what came last before it, and that with what came before: a log that always turns over does not drift."""
-    half = len(situation.old) // 2
-    older, old, new = situation.old.slice(0, half), situation.old.slice(half), situation.new
-    if not settings.drift or min(half, len(new)) < settings.few:
+    measured = _drifts(situation, settings) if settings.drift else {}
+    if not measured:
         return None
-    measured = {name: (shift(old, new), shift(older, old)) for name, shift in SHIFTS.items()}
-    measured["unknown items"] = _shift_of_the_unknown(older, old, new), 0.0
     name, (now, before) = max(measured.items(), key=lambda pair: pair[1][0] - pair[1][1])
     if now - before < settings.drift:
         return None
     return f"the {name} drift: stability index {now:.2f}, and {before:.2f} before that (job.drift = {settings.drift:g})"
+
+
+def _share_of_the_unknown(situation: Situation, settings: JobSettings) -> float | None:
+    """Return the share of the new events that are about items nobody has learned, None where they are too few."""
+    if len(situation.new) < settings.few:
+        return None
+    return 1 - float(pc.mean(pc.is_in(situation.new["item_id"], value_set=situation.known).cast(pa.float64())).as_py())
+
+
+def _drifts(situation: Situation, settings: JobSettings) -> dict[str, tuple[float, float]]:
+    """Return how far each thing drifted, and how far it had before; nothing where the events are too few."""
+    half = len(situation.old) // 2
+    older, old, new = situation.old.slice(0, half), situation.old.slice(half), situation.new
+    if min(half, len(new)) < settings.few:
+        return {}
+    measured = {name: (shift(old, new), shift(older, old)) for name, shift in SHIFTS.items()}
+    return measured | {"unknown items": (_shift_of_the_unknown(older, old, new), 0.0)}
 
 
 def psi(old: np.ndarray, new: np.ndarray) -> float:

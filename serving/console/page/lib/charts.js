@@ -28,8 +28,13 @@ export function swatch(n, dashed = false) {
     svg("line", { x1: 1, x2: 25, y1: 6, y2: 6, style: { stroke: colour }, "stroke-dasharray": dashed ? "4 3" : dash, "stroke-width": 2 }), mark(n, 13, 6));
 }
 
+// The sign of the n-th path among dots.
+export function dash(n) {
+  return svg("svg", { class: "swatch", width: 26, height: 12, "aria-hidden": "true" }, svg("line", { x1: 1, x2: 25, y1: 6, y2: 6, style: { stroke: look(n).colour }, "stroke-dasharray": look(n).dash, "stroke-width": 2 }));
+}
+
 const known = (value) => typeof value === "number" && Number.isFinite(value);
-const SMALL = 11.5;
+const SMALL = 11.5, BOLD = 12.8; // px; bold letters are wider than their size says
 const text = (x, y, words, props = {}) => svg("text", { x, y, ...props }, words);
 
 // A chart that is drawn at the width it has. draw: width -> {parts, height, spots}; spots are read out: [{x, y, rows: [[swatch or null, name, value]], title}]
@@ -88,6 +93,10 @@ function chart(name, label, draw) {
     const width = Math.floor(entry.contentRect.width);
     if (width > 0 && width !== shown) requestAnimationFrame(() => render(width));
   }).observe(root);
+  queueMicrotask(() => { // by then it stands in the page, most times: drawn before anybody sees a gap
+    const width = Math.floor(root.getBoundingClientRect().width);
+    if (width > 0 && !shown) render(width);
+  });
   return root;
 }
 
@@ -102,7 +111,7 @@ function frame(width, height, right, x, y, xs, ys, top = 26) {
   const bottom = height - (x.label ? 40 : 24);
   const inner = width - left - right;
   const at = { x: (value) => left + ((value - down.from) / (down.to - down.from)) * inner, y: (value) => bottom - ((value - up.from) / (up.to - up.from)) * (bottom - top) };
-  const wanted = Math.max(2, Math.floor(inner / 90));
+  const wanted = Math.max(3, Math.floor(inner / 90));
   const time = x.time ? times(down.from, down.to, wanted) : null;
   const format = x.format ?? time?.format ?? plain;
   const across = x.ticks ?? time?.ticks ?? ticks(down.from, down.to, wanted, x.whole ?? xs.every(Number.isInteger));
@@ -118,8 +127,8 @@ function frame(width, height, right, x, y, xs, ys, top = 26) {
     up.ticks.map((value, n) => [svg("line", { class: value === 0 ? "axis" : "grid-line", x1: left, x2: left + inner, y1: at.y(value), y2: at.y(value) }),
       text(left - 8, at.y(value) + 4, yText[n], { "text-anchor": "end" })]),
     svg("line", { class: "axis", x1: left, x2: left + inner, y1: bottom, y2: bottom }), xParts,
-    y.label && text(0, 12, y.label, { class: "axis-name" }),
-    x.label && text(left + inner / 2, height - 5, x.label, { class: "axis-name", "text-anchor": "middle" }),
+    y.label && text(0, 12, cut(y.label, width, BOLD), { class: "axis-name" }),
+    x.label && text(Math.min(left + inner / 2, width - wide(cut(x.label, width, BOLD), BOLD) / 2), height - 5, cut(x.label, width, BOLD), { class: "axis-name", "text-anchor": "middle" }),
   ];
   return { at, left, top, bottom, inner, parts };
 }
@@ -150,13 +159,13 @@ export function lines({ series, x, y, height = 280, label }) {
       const path = pieces(runs(each.all));
       const band = each.points.filter((point) => known(point.low) && known(point.high));
       const end = each.points.at(-1);
-      return svg("g", { class: "series", "data-name": each.name, style: { "--mark": colour } },
+      return svg("g", { class: "series", "data-name": each.name, "data-points": JSON.stringify(each.all.map((point) => [point.x, point.y])), style: { "--mark": colour } },
         band.length > 1 && svg("path", { class: "band", d: `${way(band, at, "high")}${way([...band].reverse(), at, "low", "L")}Z` }),
         band.length === 1 && svg("line", { class: "whisker", x1: at.x(band[0].x), x2: at.x(band[0].x), y1: at.y(band[0].low), y2: at.y(band[0].high) }),
         svg("path", { class: "line", d: path(at), "stroke-dasharray": each.dashed ? "4 3" : dash }),
         (few ? each.points : [end]).map((point) => mark(each.mark, at.x(point.x), at.y(point.y), few ? 3 : 3.6)),
         beside && [svg("line", { class: "leader", x1: at.x(end.x) + 6, y1: at.y(end.y), x2: width - room + 11, y2: named[n] }),
-          mark(each.mark, width - room + 17, named[n], 3), svg("text", { x: width - room + 25, y: named[n] + 4, class: "name" }, svg("title", {}, each.name), cut(each.name, room - 26, SMALL))]);
+          mark(each.mark, width - room + 17, named[n], 4), svg("text", { x: width - room + 25, y: named[n] + 4, class: "name" }, svg("title", {}, each.name), cut(each.name, room - 26, SMALL))]);
     });
     const tell = x.format ?? (x.time ? (when) => new Date(when).toLocaleString() : plain);
     const spots = xs.map((value) => {
@@ -208,7 +217,7 @@ export function bars({ rows, format = plain, label }) {
     const stacked = width < 480;
     const after = rows.map((row) => `${format(row.value)}${row.note ? `  ${row.note}` : ""}`);
     const right = Math.min(Math.max(0, ...after.map((words) => wide(words, SMALL))) + 12, width * 0.45);
-    const left = stacked ? 0 : Math.min(Math.max(0, ...rows.map((row) => wide(row.name, 12.5))) + 12, width * 0.35);
+    const left = stacked ? 0 : Math.min(Math.max(0, ...rows.map((row) => wide(row.name, BOLD))) + 12, width * 0.35);
     const each = stacked ? 40 : 28, height = rows.length * each + 6;
     const at = (value) => left + 2 + ((value - from) / (to - from)) * (width - left - right - 4);
     const spots = [];
@@ -221,7 +230,7 @@ export function bars({ rows, format = plain, label }) {
       const end = at(Math.max(...[row.value, row.high, 0].filter(known)));
       return svg("g", { class: "bar", "data-name": row.name, style: { "--mark": `var(--c${((row.mark ?? 0) % 8) + 1})` } },
         svg("text", { x: stacked ? 0 : left - 8, y: stacked ? y - 5 : middle + 4, "text-anchor": stacked ? "start" : "end", class: "name" }, svg("title", {}, row.name),
-          cut(row.name, stacked ? width : left - 12, 12.5)),
+          cut(row.name, stacked ? width : left - 12, BOLD)),
         known(row.value) && svg("rect", { x: Math.min(at(0), at(row.value)), y, width: Math.max(1, Math.abs(at(row.value) - at(0))), height: 18, rx: 3 }),
         from < 0 && svg("line", { class: "axis", x1: at(0), x2: at(0), y1: y - 3, y2: y + 21 }),
         known(row.low) && known(row.high) && svg("path", { class: "whisker", d: `M${at(row.low)} ${middle}H${at(row.high)}M${at(row.low)} ${middle - 4}v8M${at(row.high)} ${middle - 4}v8` }),
@@ -240,7 +249,7 @@ export function heat({ rows, columns, values, format = plain, label, rowLabel, c
   const share = (value) => signed ? Math.abs(value) / most : high === low ? 0.5 : (value - low) / (high - low);
   const deep = (value) => 0.06 + 0.94 * share(value);
   const colour = (value) => `color-mix(in srgb, var(--c${signed && value < 0 ? 2 : 1}) ${(100 * deep(value)).toFixed(1)}%, var(--sheet))`;
-  const letters = (value) => deep(value) < 0.55 ? "on-light" : deep(value) < 0.85 ? "on-middle" : "on-deep";
+  const letters = (value) => deep(value) < 0.6 ? "on-light" : deep(value) < 0.85 ? "on-middle" : "on-deep";
   return chart("heat", label, (width) => {
     const left = Math.min(Math.max(0, ...rows.map((name) => wide(name, SMALL))) + 10, width * 0.3);
     const top = columnLabel || rowLabel ? 36 : 20;
@@ -280,11 +289,11 @@ export function heat({ rows, columns, values, format = plain, label, rowLabel, c
   });
 }
 
-// Dots with names. points: [{name, x, y, low, high, mark}]. paths: [{name, points: [{x, y}], mark}] join dots that belong together.
+// Dots with names. points: [{name, x, y, low, high, mark}]. x, y: {label, format, told: a shorter name for the readout}. paths: [{name, points: [{x, y}], mark}] join dots that belong together.
 export function dots({ points, x, y, label, height = 340, paths = [] }) {
   points = points.filter((point) => known(point.x) && known(point.y)).map((point, n) => ({ ...point, mark: point.mark ?? n }));
   const pad = (values, low = Math.min(...values), high = Math.max(...values)) => values.length ? [low - (high - low || Math.abs(high) || 1) * 0.06, high + (high - low || Math.abs(high) || 1) * 0.06] : [];
-  const xs = pad(points.map((point) => point.x)), ys = points.flatMap((point) => [point.y, point.low, point.high].filter(known));
+  const xs = pad(points.map((point) => point.x)), ys = pad(points.flatMap((point) => [point.y, point.low, point.high].filter(known)));
   const fx = x.format ?? plain, fy = y.format ?? plain;
   return chart("dots", label, (width) => {
     const { at, left, top, bottom, inner, parts } = frame(width, height, 14, { ...x, whole: false }, y, xs, ys);
@@ -301,9 +310,9 @@ export function dots({ points, x, y, label, height = 340, paths = [] }) {
     const drawn = points.map((point) => svg("g", { class: "dot", "data-name": point.name, "data-x": point.x, "data-y": point.y, style: { "--mark": look(point.mark).colour } }, svg("title", {}, point.name),
       known(point.low) && known(point.high) && svg("line", { class: "whisker", x1: at.x(point.x), x2: at.x(point.x), y1: at.y(point.low), y2: at.y(point.high) }),
       mark(point.mark, at.x(point.x), at.y(point.y), 5)));
-    const joined = paths.map((each) => svg("path", { class: "line joined", d: way(each.points, at), style: { "--mark": look(each.mark ?? 0).colour } }, svg("title", {}, each.name)));
+    const joined = paths.map((each) => svg("path", { class: "line joined", "data-name": each.name, d: way(each.points, at), "stroke-dasharray": look(each.mark ?? 0).dash, style: { "--mark": look(each.mark ?? 0).colour } }, svg("title", {}, each.name)));
     const order = points.map((point) => ({ x: at.x(point.x), y: at.y(point.y), title: point.name,
-      rows: [[null, x.label ?? "x", fx(point.x)], [null, y.label ?? "y", within(point, fy)]] })).sort((a, b) => a.x - b.x);
+      rows: [[null, x.told ?? x.label ?? "x", fx(point.x)], [null, y.told ?? y.label ?? "y", within(point, fy)]] })).sort((a, b) => a.x - b.x);
     return { parts: [parts, joined, drawn, names], height, spots: order };
   });
 }

@@ -37,9 +37,9 @@ export function card(title, ...children) {
   return h("section", { class: "card" }, title && h("h2", {}, title), ...children);
 }
 
-// columns: [{name, value: row => child, number: true for figures, title: explanation}]
-export function table(columns, rows, { caption, row: props = () => ({}) } = {}) {
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption ?? "table" },
+// columns: [{name, value: row => child, number: true for figures, title: explanation}]. label: how a reader of the screen hears of it, the caption where it has one.
+export function table(columns, rows, { caption, label = caption, row: props = () => ({}) } = {}) {
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label ?? "table" },
     h("table", {},
       caption && h("caption", {}, caption),
       h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col", class: column.number && "number", title: column.title }, column.name)))),
