@@ -54,7 +54,7 @@ def test_a_tap_reorders_the_wall_and_it_shows_what_the_api_answers(console: http
     assert before == recommended(console, "tapper")
     played = next(id for id in before if id.startswith("cr"))
     page.click(f'li[data-item="{played}"] button.poster')
-    page.wait_for_function("() => document.querySelector('.said').textContent.includes('You played')")
+    page.wait_for_function("() => document.querySelector('.live-said').textContent.includes('You played')")
     after = wall(page)
     assert after == recommended(console, "tapper") != before
     assert played not in after
@@ -109,7 +109,7 @@ def test_an_event_from_another_client_appears_without_a_reload(console: httpx.Cl
     page.wait_for_selector(".events .event", timeout=6000)
     assert "Two for Tea" in page.locator(".events .event").first.inner_text()
     until(page, recommended(console, "watched"))
-    assert page.locator(".said").inner_text().startswith("From another client: played “Two for Tea”.")
+    assert page.locator(".live-said").inner_text().startswith("From another client: played “Two for Tea”.")
     assert page.evaluate("window.same") is True
 
 
@@ -212,12 +212,12 @@ def test_any_name_is_text_and_nothing_else(console: httpx.Client, pages: Callabl
 
 def test_a_persons_page_shows_each_stage_and_says_why_not(console: httpx.Client, page: Any) -> None:
     page.goto(url(console, "people", user="p0"))
-    page.wait_for_selector(".stages")
+    page.wait_for_selector(".experts")
     told = console.get("/v1/console/list?user=p0&k=10&stages=true&explain=true").json()
     shown = page.locator(".shown > li").evaluate_all("(all) => all.map((one) => one.dataset.item)")
     assert shown == ids(told["items"]) == recommended(console, "p0", 10)
     columns = [
-        page.locator(".stage").nth(place).locator("li").evaluate_all("(all) => all.map((one) => one.dataset.item)") for place in range(4)
+        page.locator(".expert").nth(place).locator("li").evaluate_all("(all) => all.map((one) => one.dataset.item)") for place in range(4)
     ]
     assert columns == [ids(told["stages"][name]) for name in ("tower", "neighbours", "popular")] + [shown]
     seen = console.get("/v1/console/person?user=p0").json()["events"][0]
