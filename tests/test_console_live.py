@@ -54,7 +54,7 @@ def test_a_tap_reorders_the_wall_and_it_shows_what_the_api_answers(console: http
     assert before == recommended(console, "tapper")
     played = next(id for id in before if id.startswith("cr"))
     page.click(f'li[data-item="{played}"] button.poster')
-    page.wait_for_function("() => document.querySelector('.said').textContent.includes('You played')")
+    page.wait_for_function("() => document.querySelector('.live-said').textContent.includes('You played')")
     after = wall(page)
     assert after == recommended(console, "tapper") != before
     assert played not in after
@@ -109,7 +109,7 @@ def test_an_event_from_another_client_appears_without_a_reload(console: httpx.Cl
     page.wait_for_selector(".events .event", timeout=6000)
     assert "Two for Tea" in page.locator(".events .event").first.inner_text()
     until(page, recommended(console, "watched"))
-    assert page.locator(".said").inner_text().startswith("From another client: played “Two for Tea”.")
+    assert page.locator(".live-said").inner_text().startswith("From another client: played “Two for Tea”.")
     assert page.evaluate("window.same") is True
 
 
@@ -186,6 +186,17 @@ def test_what_moves_is_seen_to_move_unless_somebody_wants_it_still(console: http
         assert (page.evaluate(RUNNING) > 3) == moves
 
 
+def test_whoever_wants_it_is_shown_what_is_drawn_by_chance(console: httpx.Client, page: Any) -> None:
+    opened(page, console, user="curious")
+    with page.expect_response(lambda answer: "/v1/recommend/curious" in answer.url) as asked:
+        page.get_by_label("explore a little").check()
+    assert "explore=0.2" in asked.value.url
+    items = asked.value.json()["items"]
+    until(page, ids(items))
+    drawn = page.locator("li.film:has(.source-explore)").evaluate_all("(all) => all.map((one) => one.dataset.item)")
+    assert drawn == [item["item_id"] for item in items if item["source"] == "explore"]
+
+
 def test_any_name_is_text_and_nothing_else(console: httpx.Client, pages: Callable[..., Any]) -> None:
     name = "Ö *[\\ 🎭/../<img src=x onerror=alert(1)>"
     page = opened(pages(size=PHONE), console, user=name)
@@ -201,12 +212,12 @@ def test_any_name_is_text_and_nothing_else(console: httpx.Client, pages: Callabl
 
 def test_a_persons_page_shows_each_stage_and_says_why_not(console: httpx.Client, page: Any) -> None:
     page.goto(url(console, "people", user="p0"))
-    page.wait_for_selector(".stages")
+    page.wait_for_selector(".experts")
     told = console.get("/v1/console/list?user=p0&k=10&stages=true&explain=true").json()
     shown = page.locator(".shown > li").evaluate_all("(all) => all.map((one) => one.dataset.item)")
     assert shown == ids(told["items"]) == recommended(console, "p0", 10)
     columns = [
-        page.locator(".stage").nth(place).locator("li").evaluate_all("(all) => all.map((one) => one.dataset.item)") for place in range(4)
+        page.locator(".expert").nth(place).locator("li").evaluate_all("(all) => all.map((one) => one.dataset.item)") for place in range(4)
     ]
     assert columns == [ids(told["stages"][name]) for name in ("tower", "neighbours", "popular")] + [shown]
     seen = console.get("/v1/console/person?user=p0").json()["events"][0]

@@ -1,6 +1,6 @@
 // Films and people in plain words, and what is known of items: asked once, kept while the console is open.
 
-import { h } from "./dom.js";
+import { empty, h } from "./dom.js";
 import { get } from "./api.js";
 import { address } from "../app.js";
 import { art, bare, full, yearOf } from "./poster.js";
@@ -47,3 +47,8 @@ export const filmLink = (item, words = bare(item)) => h("a", { href: address("pe
 export const called = (user) => user.startsWith("session:") ? `session ${user.slice(8)}` : user;
 
 export const thumb = (item) => h("span", { class: "thumb" }, art(item));
+
+// What stands there where no release answers: because there is none, or because none of those that are there can be served.
+export const nobodyAnswers = (releases) => releases.length
+  ? empty("No release can be served.", `There ${releases.length === 1 ? "is one" : `are ${releases.length}`}, but the server refused the live one; its log says why. Go back to one that it can read, or train anew:`, "recsys rollback\nrecsys fit")
+  : empty("There is no release to answer from yet.", "Import a log and train one; this page then shows what it recommends. Or see the whole system on a public log:", "recsys demo");

@@ -2,12 +2,12 @@
 
 import { h, svg } from "./dom.js";
 
-// Genre -> hue in degrees and what is drawn.
+// Genre -> hue in degrees and what may be drawn.
 const GENRES = {
-  "Sci-Fi": [206, space], Action: [10, rays], Adventure: [168, peaks], Animation: [186, hills], Comedy: [42, confetti], Crime: [226, city],
-  Documentary: [158, rings], Drama: [266, curtain], Family: [96, hills], Fantasy: [286, peaks], Horror: [352, woods], Musical: [318, record], Music: [318, record],
-  Mystery: [244, city], Romance: [338, sunset], Thriller: [214, slats], War: [74, stripes], Western: [22, mesas], History: [36, stripes], Biography: [174, medal],
-  Sport: [140, lanes], "Film-Noir": [230, slats],
+  "Sci-Fi": [206, space, space, rings, lanes], Action: [10, rays, rays, lanes, city, stripes], Adventure: [168, peaks, mesas, hills, rays], Animation: [186, hills, confetti, hills, space], Comedy: [42, confetti, shapes, hills, record],
+  Crime: [226, city, slats, slats, rings], Documentary: [158, rings, medal, lanes], Drama: [266, curtain, shapes, medal, slats, sunset], Family: [96, hills, confetti, shapes], Fantasy: [286, peaks, peaks, space, woods],
+  Horror: [352, woods, woods, slats, rings], Musical: [318, record, curtain], Music: [318, record, record, lanes], Mystery: [244, city, woods, slats, rings], Romance: [338, sunset, sunset, shapes, curtain, peaks], Thriller: [214, slats, city, rings, woods],
+  War: [74, stripes, mesas, medal], Western: [22, mesas], History: [36, stripes, medal, mesas], Biography: [174, medal, curtain], Sport: [140, lanes, stripes], "Film-Noir": [230, slats],
 };
 const RARE = ["Sci-Fi", "Horror", "Western", "War", "Animation", "Documentary", "Film-Noir", "Music", "Musical", "Sport", "Fantasy", "Mystery", "Crime", "Romance"];
 
@@ -30,7 +30,8 @@ export function art(item) {
   const next = numbers(`${item.item_id}\n${item.title ?? ""}`);
   const genres = item.genres ?? [];
   const genre = RARE.find((name) => genres.includes(name)) ?? genres.find((name) => GENRES[name]);
-  const [hue, motif] = GENRES[genre] ?? [Math.floor(next() * 360), shapes];
+  const [hue, ...motifs] = GENRES[genre] ?? [Math.floor(next() * 360), shapes];
+  const motif = motifs[Math.floor(next() * motifs.length)];
   const turned = hue + Math.round((next() - 0.5) * 34);
   const tone = (by, saturation, light) => `hsl(${(turned + by + 360) % 360} ${saturation}% ${light}%)`;
   const ink = { deep: tone(0, 48, 13), dark: tone(4, 44, 22), mid: tone(14, 46, 36), soft: tone(26, 50, 52), light: tone(38, 82, 72), other: tone(180 + (next() - 0.5) * 60, 72, 62) };

@@ -1,6 +1,7 @@
 // A wall of films in an order that changes: what rose, fell, came and went is seen to move, and says so.
 
 import { fill, h } from "./dom.js";
+import { address } from "../app.js";
 import { facts, filmLink, source } from "./films.js";
 import { bare, full, poster } from "./poster.js";
 
@@ -83,7 +84,7 @@ function card(first, tap) {
   const rank = h("span", { class: "rank" });
   const move = h("span", { class: "move", hidden: true });
   const common = h("span", { class: "common", hidden: true, title: "on both walls" }, "both");
-  const about = h("div", { class: "film-facts small" }, facts(first) || first.item_id);
+  const about = h("a", { class: "film-facts small", href: address("people", { item: first.item_id }), title: `What is known of ${full(first)}` }, facts(first) || first.item_id);
   const why = h("div", { class: "film-why small" });
   const one = { item: first };
   const play = h("button", { class: "poster", "aria-label": `Play ${full(first)}`, title: `Play ${full(first)}`, onclick: () => tap(one.item, "play") },
@@ -116,11 +117,11 @@ function reasons(item) {
 }
 
 // What happened to a wall, in a sentence.
-export function told(changed) {
+export function told(changed, names = true) {
   const rose = [...changed.moved.values()].filter((by) => by > 0).length, fell = changed.moved.size - rose;
   if (!changed.moved.size && !changed.came.length && !changed.went.length) return "The order stayed as it was.";
   const parts = [rose && `${rose} rose`, fell && `${fell} fell`, changed.came.length && `${changed.came.length} came`, changed.went.length && `${changed.went.length} went`].filter(Boolean);
-  const gone = changed.went.slice(0, 3).map((item) => bare(item)).join(", ");
+  const gone = !names ? "" : changed.went.slice(0, 3).map((item) => bare(item)).join(", ");
   return `${parts.join(", ")}.${gone ? ` Gone: ${gone}${changed.went.length > 3 ? ` and ${changed.went.length - 3} more` : ""}.` : ""}`;
 }
 

@@ -1,10 +1,10 @@
 // Live: a wall of films for somebody. A tap is an event, and the wall is asked again at once; what other clients send appears by itself.
 
-import { empty, fill, h } from "../lib/dom.js";
+import { fill, h } from "../lib/dom.js";
 import { asked, get, part, pause, poll, post } from "../lib/api.js";
 import { address } from "../app.js";
 import { sparkline } from "../lib/charts.js";
-import { EVENTS, called, known } from "../lib/films.js";
+import { EVENTS, called, known, nobodyAnswers } from "../lib/films.js";
 import { picker } from "../lib/picker.js";
 import { bare } from "../lib/poster.js";
 import { profile } from "../lib/profile.js";
@@ -19,7 +19,7 @@ const MODES = [["one", "One wall"], ["people", "Two people"], ["releases", "Two 
 export async function mount(root, { params, signal }) {
   const { live, releases } = await patient(() => get("/v1/releases", signal), signal);
   if (!live) {
-    fill(root, h("h1", {}, "Live"), empty("There is no release to answer from yet.", "Import a log and train one; this page then shows what it recommends. Or see the whole system on a public log:", "recsys demo"));
+    fill(root, h("h1", {}, "Live"), nobodyAnswers(releases));
     return;
   }
   const others = releases.filter((id) => id !== live).reverse();
@@ -67,7 +67,7 @@ class Live {
   open() {
     this.controls = h("div", { class: "live-controls card" });
     this.stage = h("div", {});
-    this.said = h("p", { class: "said", role: "status", "aria-live": "polite" });
+    this.said = h("p", { class: "live-said", role: "status", "aria-live": "polite" });
     this.undoing = h("button", { class: "undo", disabled: true, title: "Take the last tap back (key u)", onclick: () => this.undo() }, "↶ Undo");
     this.clock = h("div", { class: "clock" });
     fill(this.root, h("h1", {}, "Live"), h("p", { class: "lead" }, "A tap here is a real event: stored, counted by the very next list, learned by the next update."),
@@ -96,8 +96,8 @@ class Live {
     const sides = [...this.profiles.values()].map((one) => h("section", { class: "card side-profile", "aria-label": `profile of ${called(one.user)}` }, one.view.root));
     const status = h("div", { class: "live-status card" }, h("div", { class: "said-row" }, this.undoing, this.said), this.clock);
     fill(this.stage, two
-      ? [status, this.common = h("p", { class: "common-told" }), h("div", { class: "two" }, this.panes.map((pane) => pane.root)), h("div", { class: "two below" }, sides)]
-      : h("div", { class: "one" }, h("div", {}, status, this.panes[0].root), h("aside", { class: "side" }, sides)));
+      ? [status, this.common = h("p", { class: "common-told" }), h("div", { class: "walls" }, this.panes.map((pane) => pane.root)), h("div", { class: "walls below" }, sides)]
+      : h("div", { class: "one-wall" }, h("div", {}, status, this.panes[0].root), h("aside", { class: "beside" }, sides)));
     this.choices();
     this.taps = [];
     this.undoing.disabled = true;
@@ -168,8 +168,8 @@ class Live {
     const panes = this.panes.filter((pane) => pane.user === user);
     const asked = [...panes.map((pane) => this.fetch(pane)), this.person(user)];
     const found = await Promise.allSettled(asked);
-    const changed = found.slice(0, -1).map((one) => one.value).filter(Boolean);
-    if (cause && changed.length) fill(this.said, h("strong", {}, cause), told(changed[0]));
+    const changed = panes.map((pane, place) => [pane, found[place].value]).filter(([, change]) => change);
+    if (cause && changed.length) fill(this.said, h("strong", {}, cause), changed.map(([pane, change]) => `${changed.length > 1 ? `${pane.release ? `Release ${pane.release}` : "The live one"}: ` : ""}${told(change, changed.length < 2)} `));
     if (this.panes.length > 1) this.compare();
   }
 

@@ -3,7 +3,7 @@
 import { card, empty, fill, h } from "../lib/dom.js";
 import { get, part } from "../lib/api.js";
 import { address } from "../app.js";
-import { called, facts, filmLink, known, source, thumb } from "../lib/films.js";
+import { called, facts, filmLink, known, nobodyAnswers, source, thumb } from "../lib/films.js";
 import { count, percent } from "../lib/format.js";
 import { filmView, films } from "../lib/film.js";
 import { picker } from "../lib/picker.js";
@@ -16,10 +16,10 @@ const SHOWN = 10;
 const go = (params) => { location.hash = address("people", params); };
 
 export async function mount(root, { params, signal }) {
-  const { live } = await get("/v1/releases", signal);
+  const { live, releases } = await get("/v1/releases", signal);
   const body = h("div", {});
   fill(root, h("h1", {}, "Users / Items"), h("p", { class: "lead" }, "Who somebody is to the system, why they are shown what they are shown, and what is known of a film."), search(), body);
-  if (!live) fill(body, empty("There is no release to answer from yet.", "Train the first one; people and films can be looked up then.", "recsys fit"));
+  if (!live) fill(body, nobodyAnswers(releases));
   else if (params.get("user")) await personView(body, params.get("user"), params.get("why"), signal);
   else if (params.get("item")) await filmView(body, params.get("item"), signal);
   else await start(body, signal);
@@ -85,14 +85,14 @@ function byStage(list, dressed) {
   const place = new Map(list.items.map((item, at) => [item.item_id, at + 1]));
   const weights = list.weights && { ...list.weights, tower: 1 - list.weights.neighbours - list.weights.popular };
   const nothing = { tower: "The towers have nothing to say: no event of theirs is of a film that the release knows.", neighbours: list.fused ? "No neighbour has a word for anything else." : "This release answers by the towers alone: neighbours.fuse is off.", popular: "Nothing left." };
-  const column = (title, about, weight, items, mine) => h("section", { class: "stage", "aria-label": title }, h("h3", {}, title),
+  const column = (title, about, weight, items, mine) => h("section", { class: "expert", "aria-label": title }, h("h3", {}, title),
     h("p", { class: "quiet small" }, weight === undefined ? about : [h("b", {}, percent(weight, 0)), ` of the word · ${about}`]),
     items.length ? h("ol", {}, items.map((item) => {
       const at = place.get(item.item_id);
       return h("li", { "data-item": item.item_id, tabindex: -1 }, thumb(item), h("span", { class: "grow" }, filmLink(item)),
         mine ? source(item.source) : h("span", { class: `badge ${at ? "accent" : ""}`, title: at ? `at place ${at} of what is shown` : `not among the ${SHOWN} shown` }, at ? `→ ${at}` : "out"));
     })) : h("p", { class: "quiet" }, nothing[mine ? "popular" : title === EXPERTS[0][1] ? "tower" : title === EXPERTS[1][1] ? "neighbours" : "popular"]));
-  const stages = h("div", { class: "stages" }, EXPERTS.map(([name, title, about]) => column(title, about, weights?.[name], dressed(list.stages[name]))),
+  const stages = h("div", { class: "experts" }, EXPERTS.map(([name, title, about]) => column(title, about, weights?.[name], dressed(list.stages[name]))),
     column("Together: what is shown", `fused${list.fused ? " with these weights" : ""}, house rules applied`, undefined, dressed(list.items), true));
   const light = (event) => { const id = event.target.closest?.("li[data-item]")?.dataset.item; for (const one of stages.querySelectorAll("li[data-item]")) one.classList.toggle("lit", one.dataset.item === id); };
   stages.addEventListener("pointerover", light);
