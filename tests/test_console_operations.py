@@ -64,7 +64,7 @@ def lines(home: Home) -> list[dict[str, Any]]:
 
 def test_a_rollback_and_a_promotion_are_served_by_the_next_request_and_stand_in_the_journal(turned: tuple[Home, httpx.Client]) -> None:
     home, client = turned
-    back = client.post("/v1/releases/rollback")
+    back = client.post("/v1/releases/rollback", json={})
     assert back.json() == {"live": "000001", "was": "000002", "trial": None, "serving": "000001"}
     assert live(client) == client.get("/v1/recommend/p0").json()["release"] == Registry(home.releases).current() == "000001"
     forward = client.post("/v1/releases/000002/promote", json={})
@@ -93,8 +93,8 @@ def test_a_trial_is_begun_shown_and_stopped(turned: tuple[Home, httpx.Client]) -
     wait_until(lambda: "nothing yet" in (client.get("/v1/console/job").json()["trial"]["so_far"] or ""))
     beside = client.post("/v1/releases/000001/promote", json={"shadow": 1}).json()
     assert beside["trial"]["shadow"] is True
-    assert client.post("/v1/releases/trial/stop").json() == {"ended": True, "live": "000002"}
-    assert client.post("/v1/releases/trial/stop").json() == {"ended": False, "live": "000002"}
+    assert client.delete("/v1/releases/trial").json() == {"ended": True, "live": "000002"}
+    assert client.delete("/v1/releases/trial").json() == {"ended": False, "live": "000002"}
     assert {client.get(f"/v1/recommend/p{n}").json()["release"] for n in range(30)} == {"000002"}
     assert [(line["what"], line["release"]) for line in lines(home)] == [
         ("trial", "000001"), ("trial ended", "000001"), ("trial", "000001"), ("trial ended", None)
@@ -113,7 +113,7 @@ def test_a_trial_is_begun_shown_and_stopped(turned: tuple[Home, httpx.Client]) -
         ("000001/promote", {"hours": 1}, 422, "hours goes with canary"),
         ("000001/promote", {"canry": 0.1}, 422, "there is no field 'canry'; did you mean 'canary'?"),
         ("rollback", {"release": "000009"}, 404, "no release '000009'"),
-        ("rollback?id=000001", None, 422, "there is no parameter 'id'; this address takes none"),
+        ("rollback?id=000001", {}, 422, "there is no parameter 'id'; this address takes none"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_and_changes_nothing(
@@ -125,6 +125,15 @@ def test_what_cannot_be_done_is_said_in_one_line_and_changes_nothing(
     assert (live(client), Trials(home.releases).now(), lines(home)) == ("000002", None, [])
 
 
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_page_from_elsewhere_cannot_turn_releases_with_what_a_browser_sends_unasked(turned: tuple[Home, httpx.Client], kind: Any) -> None:
+    home, client = turned
+    for path in ("rollback", "000001/promote"):
+        answer = client.post(f"/v1/releases/{path}", content="{}", headers={"content-type": kind} if kind else {})
+        assert answer.status_code == 422
+    assert (live(client), lines(home)) == ("000002", [])
+
+
 def test_a_damaged_release_is_not_promoted(turned: tuple[Home, httpx.Client]) -> None:
     home, client = turned
     file = home.releases / "000001" / "bias.npy"
@@ -132,7 +141,7 @@ def test_a_damaged_release_is_not_promoted(turned: tuple[Home, httpx.Client]) ->
     file.write_bytes(b"no array")
     try:
         for path in ("000001/promote", "rollback"):
-            damaged = client.post(f"/v1/releases/{path}")
+            damaged = client.post(f"/v1/releases/{path}", json={})
             assert (damaged.status_code, "bias.npy is not the file that was published" in damaged.json()["detail"]) == (409, True)
     finally:
         file.write_bytes(whole)
@@ -152,8 +161,8 @@ def test_only_the_scope_admin_turns_releases_and_sees_behind_the_pages(own: Path
     with served(own, watch_seconds=0.05) as client:
         for scope, allowed in (("read", False), ("write", False), ("admin", True)):
             told = {"x-api-key": secrets[scope]}
-            for path in ("rollback", "000009/promote", "trial/stop"):
-                assert (client.post(f"/v1/releases/{path}", headers=told).status_code != 403) == allowed
+            for method, path in (("POST", "rollback"), ("POST", "000009/promote"), ("DELETE", "trial")):
+                assert (client.request(method, f"/v1/releases/{path}", headers=told).status_code != 403) == allowed
             for path in ("releases", "job", "index", "movement/000002", "system", "disk"):
                 assert client.get(f"/v1/console/{path}", headers=told).status_code == (200 if allowed else 403)
 
@@ -221,7 +230,7 @@ def test_each_of_several_workers_says_what_it_serves_and_one_that_was_killed_is_
 
         wait_until(lambda: len(workers()) == 2)
         assert {one["release"] for one in workers()} == {"000002"}
-        client.post("/v1/releases/rollback").raise_for_status()
+        client.post("/v1/releases/rollback", json={}).raise_for_status()
         wait_until(lambda: [one["release"] for one in workers()] == ["000001", "000001"])
         killed = workers()[0]["pid"]
         os.kill(killed, signal.SIGKILL)
