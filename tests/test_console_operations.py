@@ -2,11 +2,12 @@
 
 import os
 import shutil
-import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -24,6 +25,7 @@ from recsys.running import running
 from recsys.trial import Trials
 from serving.console.operations import _movement
 from serving.keys import Keys
+from serving.workers import Worker
 
 GATE = {
     "accepted": False,
@@ -220,21 +222,32 @@ def test_the_system_says_who_answers_how_redis_is_and_what_waits(console: httpx.
     assert disk["free"] < disk["of"]
 
 
-def test_each_of_several_workers_says_what_it_serves_and_one_that_was_killed_is_not_told_of(own: Path) -> None:
-    with serving(own, "--workers", "2") as client:
-
-        def workers() -> list[dict[str, Any]]:
-            with suppress(httpx.TransportError):  # the one that was killed had this connection
-                return list(client.get("/v1/console/system").json()["workers"])
-            return []
-
-        wait_until(lambda: len(workers()) == 2)
-        assert {one["release"] for one in workers()} == {"000002"}
-        client.post("/v1/releases/rollback", json={}).raise_for_status()
-        wait_until(lambda: [one["release"] for one in workers()] == ["000001", "000001"])
-        killed = workers()[0]["pid"]
-        os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: bool(found := {one["pid"] for one in workers()}) and killed not in found)
+def test_a_worker_says_what_it_serves_when_that_changes_and_one_that_was_killed_says_nothing(tmp_path: Path) -> None:
+    """With processes that answer it is in test_api.py."""
+    serves = SimpleNamespace(snapshot=None, candidate=None)
+    worker = Worker(serves, tmp_path)  # type: ignore[arg-type]
+    assert [told["release"] for told in worker.all()] == [None]
+    written = next(tmp_path.iterdir())
+    before = written.read_bytes()
+    worker.say()
+    assert written.read_bytes() == before
+    serves.snapshot, serves.candidate = SimpleNamespace(id="000002"), SimpleNamespace(id="000003")
+    worker.say()
+    assert [(told["pid"], told["release"], told["trial"]) for told in worker.all()] == [(os.getpid(), "000002", "000003")]
+    code = (
+        "import sys, time, types, pathlib; from serving.workers import Worker\n"
+        "Worker(types.SimpleNamespace(snapshot=types.SimpleNamespace(id='000001'), candidate=None), pathlib.Path(sys.argv[1]))\n"
+        "print('up', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "up\n"
+        assert [told["release"] for told in worker.all()] == ["000002", "000001"]
+        other.kill()
+        other.wait(20)
+    assert [told["release"] for told in worker.all()] == ["000002"]
+    assert list(tmp_path.iterdir()) == [written]
+    worker.close()
 
 
 def test_what_is_being_trained_is_told_and_what_was_killed_is_told_apart(console: httpx.Client, small: Path) -> None:
