@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import faiss
 import orjson
-from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import Discriminator, Field, Tag
@@ -282,32 +282,31 @@ async def releases(request: Request) -> Response:
 
 
 @v1.post("/releases/rollback", response_model=Turned, tags=["releases"], responses=_TURNED)
-async def roll_back(request: Request, body: Annotated[RollBackIn | None, Body()] = None) -> Response:
+async def roll_back(request: Request, body: RollBackIn) -> Response:
     """Make an older release live again: model, vocabulary, index, memory and log position together.
 
     The job then waits for somebody: recsys job run --force learns what that release has not learned, once more.
     """
-    return Reply(await turned(request, lambda home: turns.roll_back(home, body.release if body else None)))
+    return Reply(await turned(request, lambda home: turns.roll_back(home, body.release)))
 
 
-@v1.post("/releases/trial/stop", response_model=Stopped, tags=["releases"], responses=_TURNED)
-async def stop_trial(request: Request) -> Response:
+@v1.delete("/releases/trial", response_model=Stopped, tags=["releases"], responses={409: _TURNED[409]})
+async def end_trial(request: Request) -> Response:
     """End what is on trial; the live release answers everybody. Where nothing is on trial, nothing changes."""
     ended = await acted(request, turns.end_trial)
     return Reply({"ended": ended, "live": request.app.state.engine.registry.current()})
 
 
 @v1.post("/releases/{release:id}/promote", response_model=Turned, tags=["releases"], responses=_TURNED)
-async def promote(request: Request, release: Annotated[Id, Path()], body: Annotated[PromoteIn | None, Body()] = None) -> Response:
+async def promote(request: Request, release: Annotated[Id, Path()], body: PromoteIn) -> Response:
     """Make a release live at once, or put it on trial: shown to a share of the people, or asked beside the live one and shown to nobody.
 
     One that is surely behind, or cannot answer, is on trial no longer, by itself.
     """
-    wish = body or PromoteIn()
-    share = wish.shadow if wish.canary is None else wish.canary
+    share = body.shadow if body.canary is None else body.canary
     if share is None:
         return Reply(await turned(request, lambda home: turns.promote(home, release)))
-    return Reply(await turned(request, lambda home: turns.put_on_trial(home, release, share, wish.shadow is not None, wish.hours)))
+    return Reply(await turned(request, lambda home: turns.put_on_trial(home, release, share, body.shadow is not None, body.hours)))
 
 
 @health.get("/live", response_model=Alive)

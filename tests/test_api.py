@@ -569,6 +569,12 @@ def test_several_workers_answer_as_one_and_a_dead_one_is_replaced(tmp_path):
         workers = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
         busy = [pid for pid in workers if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         assert len(busy) == 2
+
+        def serving() -> dict[int, str]:
+            """Return what each worker says that it serves, whichever of them is asked."""
+            return {told["pid"]: told["release"] for told in ask("/v1/console/system").json()["workers"]}
+
+        assert serving() == dict.fromkeys(busy, "000001")
         os.kill(busy[0], signal.SIGKILL)
 
         def replaced() -> bool:
@@ -580,6 +586,8 @@ def test_several_workers_answer_as_one_and_a_dead_one_is_replaced(tmp_path):
         wait_until(replaced)
         publish(tmp_path, more=("new",))
         wait_until(lambda: all(ask("/v1/recommend/bob").json()["release"] == "000002" for _ in range(10)))
+        wait_until(lambda: list(serving().values()) == ["000002"] * 2)
+        assert busy[0] not in serving()
     finally:
         process.terminate()
         _, errors = process.communicate(timeout=20)

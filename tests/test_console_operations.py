@@ -2,11 +2,12 @@
 
 import os
 import shutil
-import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -24,6 +25,7 @@ from recsys.running import running
 from recsys.trial import Trials
 from serving.console.operations import _movement
 from serving.keys import Keys
+from serving.workers import Worker
 
 GATE = {
     "accepted": False,
@@ -64,7 +66,7 @@ def lines(home: Home) -> list[dict[str, Any]]:
 
 def test_a_rollback_and_a_promotion_are_served_by_the_next_request_and_stand_in_the_journal(turned: tuple[Home, httpx.Client]) -> None:
     home, client = turned
-    back = client.post("/v1/releases/rollback")
+    back = client.post("/v1/releases/rollback", json={})
     assert back.json() == {"live": "000001", "was": "000002", "trial": None, "serving": "000001"}
     assert live(client) == client.get("/v1/recommend/p0").json()["release"] == Registry(home.releases).current() == "000001"
     forward = client.post("/v1/releases/000002/promote", json={})
@@ -93,8 +95,8 @@ def test_a_trial_is_begun_shown_and_stopped(turned: tuple[Home, httpx.Client]) -
     wait_until(lambda: "nothing yet" in (client.get("/v1/console/job").json()["trial"]["so_far"] or ""))
     beside = client.post("/v1/releases/000001/promote", json={"shadow": 1}).json()
     assert beside["trial"]["shadow"] is True
-    assert client.post("/v1/releases/trial/stop").json() == {"ended": True, "live": "000002"}
-    assert client.post("/v1/releases/trial/stop").json() == {"ended": False, "live": "000002"}
+    assert client.delete("/v1/releases/trial").json() == {"ended": True, "live": "000002"}
+    assert client.delete("/v1/releases/trial").json() == {"ended": False, "live": "000002"}
     assert {client.get(f"/v1/recommend/p{n}").json()["release"] for n in range(30)} == {"000002"}
     assert [(line["what"], line["release"]) for line in lines(home)] == [
         ("trial", "000001"), ("trial ended", "000001"), ("trial", "000001"), ("trial ended", None)
@@ -113,7 +115,7 @@ def test_a_trial_is_begun_shown_and_stopped(turned: tuple[Home, httpx.Client]) -
         ("000001/promote", {"hours": 1}, 422, "hours goes with canary"),
         ("000001/promote", {"canry": 0.1}, 422, "there is no field 'canry'; did you mean 'canary'?"),
         ("rollback", {"release": "000009"}, 404, "no release '000009'"),
-        ("rollback?id=000001", None, 422, "there is no parameter 'id'; this address takes none"),
+        ("rollback?id=000001", {}, 422, "there is no parameter 'id'; this address takes none"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_and_changes_nothing(
@@ -125,6 +127,15 @@ def test_what_cannot_be_done_is_said_in_one_line_and_changes_nothing(
     assert (live(client), Trials(home.releases).now(), lines(home)) == ("000002", None, [])
 
 
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_page_from_elsewhere_cannot_turn_releases_with_what_a_browser_sends_unasked(turned: tuple[Home, httpx.Client], kind: Any) -> None:
+    home, client = turned
+    for path in ("rollback", "000001/promote"):
+        answer = client.post(f"/v1/releases/{path}", content="{}", headers={"content-type": kind} if kind else {})
+        assert answer.status_code == 422
+    assert (live(client), lines(home)) == ("000002", [])
+
+
 def test_a_damaged_release_is_not_promoted(turned: tuple[Home, httpx.Client]) -> None:
     home, client = turned
     file = home.releases / "000001" / "bias.npy"
@@ -132,7 +143,7 @@ def test_a_damaged_release_is_not_promoted(turned: tuple[Home, httpx.Client]) ->
     file.write_bytes(b"no array")
     try:
         for path in ("000001/promote", "rollback"):
-            damaged = client.post(f"/v1/releases/{path}")
+            damaged = client.post(f"/v1/releases/{path}", json={})
             assert (damaged.status_code, "bias.npy is not the file that was published" in damaged.json()["detail"]) == (409, True)
     finally:
         file.write_bytes(whole)
@@ -152,8 +163,8 @@ def test_only_the_scope_admin_turns_releases_and_sees_behind_the_pages(own: Path
     with served(own, watch_seconds=0.05) as client:
         for scope, allowed in (("read", False), ("write", False), ("admin", True)):
             told = {"x-api-key": secrets[scope]}
-            for path in ("rollback", "000009/promote", "trial/stop"):
-                assert (client.post(f"/v1/releases/{path}", headers=told).status_code != 403) == allowed
+            for method, path in (("POST", "rollback"), ("POST", "000009/promote"), ("DELETE", "trial")):
+                assert (client.request(method, f"/v1/releases/{path}", headers=told).status_code != 403) == allowed
             for path in ("releases", "job", "index", "movement/000002", "system", "disk"):
                 assert client.get(f"/v1/console/{path}", headers=told).status_code == (200 if allowed else 403)
 
@@ -211,21 +222,32 @@ def test_the_system_says_who_answers_how_redis_is_and_what_waits(console: httpx.
     assert disk["free"] < disk["of"]
 
 
-def test_each_of_several_workers_says_what_it_serves_and_one_that_was_killed_is_not_told_of(own: Path) -> None:
-    with serving(own, "--workers", "2") as client:
-
-        def workers() -> list[dict[str, Any]]:
-            with suppress(httpx.TransportError):  # the one that was killed had this connection
-                return list(client.get("/v1/console/system").json()["workers"])
-            return []
-
-        wait_until(lambda: len(workers()) == 2)
-        assert {one["release"] for one in workers()} == {"000002"}
-        client.post("/v1/releases/rollback").raise_for_status()
-        wait_until(lambda: [one["release"] for one in workers()] == ["000001", "000001"])
-        killed = workers()[0]["pid"]
-        os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: bool(found := {one["pid"] for one in workers()}) and killed not in found)
+def test_a_worker_says_what_it_serves_when_that_changes_and_one_that_was_killed_says_nothing(tmp_path: Path) -> None:
+    """With processes that answer it is in test_api.py."""
+    serves = SimpleNamespace(snapshot=None, candidate=None)
+    worker = Worker(serves, tmp_path)  # type: ignore[arg-type]
+    assert [told["release"] for told in worker.all()] == [None]
+    written = next(tmp_path.iterdir())
+    before = written.read_bytes()
+    worker.say()
+    assert written.read_bytes() == before
+    serves.snapshot, serves.candidate = SimpleNamespace(id="000002"), SimpleNamespace(id="000003")
+    worker.say()
+    assert [(told["pid"], told["release"], told["trial"]) for told in worker.all()] == [(os.getpid(), "000002", "000003")]
+    code = (
+        "import sys, time, types, pathlib; from serving.workers import Worker\n"
+        "Worker(types.SimpleNamespace(snapshot=types.SimpleNamespace(id='000001'), candidate=None), pathlib.Path(sys.argv[1]))\n"
+        "print('up', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "up\n"
+        assert [told["release"] for told in worker.all()] == ["000002", "000001"]
+        other.kill()
+        other.wait(20)
+    assert [told["release"] for told in worker.all()] == ["000002"]
+    assert list(tmp_path.iterdir()) == [written]
+    worker.close()
 
 
 def test_what_is_being_trained_is_told_and_what_was_killed_is_told_apart(console: httpx.Client, small: Path) -> None:

@@ -28,7 +28,7 @@ OPERATIONS = [
     "DELETE /v1/items/{item_id}",
     "GET /v1/releases",
     "POST /v1/releases/rollback",
-    "POST /v1/releases/trial/stop",
+    "DELETE /v1/releases/trial",
     "POST /v1/releases/{release}/promote",
     "GET /health/live",
     "GET /health/ready",

@@ -20,6 +20,7 @@ from recsys.home import Home
 from recsys.journal import FILE, Journal
 from recsys.log import Log
 from recsys.registry import Registry
+from recsys.running import now
 from recsys.settings import load_settings
 from recsys.trial import Trials
 from serving.embedded import EmbeddedRedis
@@ -80,6 +81,8 @@ def test_it_updates_when_it_is_due_and_says_why(home: Home, recsys: Callable[...
     line = recsys("job", "run")
     assert (line["what"], line["release"], line["events"], line["held back"]) == ("published", "000002", 89, 11)
     assert line["triggers"] == {"volume": "100 new events (job.events = 50)"}
+    assert line["measured"].keys() == {"hours", "new items", "drift"}
+    assert now(home.job) is None
     assert [told["what"] for told in recsys("job", "log")] == ["published"]
     assert recsys("status")["job"] == {"last": "published", "at": line["time"], "refused_in_a_row": 0}
     assert recsys("releases")["releases"][-1]["why"] == "volume"

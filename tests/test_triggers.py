@@ -9,7 +9,7 @@ from worlds import NOW
 
 from recsys.events import SCHEMA
 from recsys.settings import JobSettings
-from training.triggers import Situation, _lengths, _shift_of_the_unknown, psi, reasons
+from training.triggers import SHIFTS, Situation, _lengths, _shift_of_the_unknown, figures, psi, reasons
 
 KNOWN = pa.array([f"i{n}" for n in range(100)])
 NEVER = JobSettings(hours=0, events=0, new_items=0, drift=0, few=500)
@@ -107,6 +107,19 @@ def test_items_that_the_stretch_before_did_not_have_drift_by_hand() -> None:
     new = known.set_column(2, SCHEMA.field("item_id"), pa.array(ids))
     assert _shift_of_the_unknown(known, known, new) == pytest.approx(0.099 * np.log(100) - 0.1 * np.log(0.9))
     assert _shift_of_the_unknown(known, new, known) == 0, "fewer than before are no reason"
+
+
+def test_what_the_triggers_look_at_is_told_in_numbers_though_all_of_them_are_off() -> None:
+    new = log(1000, 1, items=200, skewed=0.3)
+    told = figures(Situation(new, log(2000, 9), KNOWN, 2.504), NEVER)
+    unknown = np.mean([item not in set(KNOWN.to_pylist()) for item in new["item_id"].to_pylist()])
+    assert told["hours"] == 2.5
+    assert told["new items"] == pytest.approx(unknown, abs=1e-4)
+    assert set(told["drift"]) == {*SHIFTS, "unknown items"}
+    half = log(2000, 9).slice(1000)
+    assert told["drift"]["popularity"]["now"] == pytest.approx(SHIFTS["popularity"](half, new), abs=1e-4)
+    assert told["drift"]["popularity"]["before"] == pytest.approx(SHIFTS["popularity"](log(2000, 9).slice(0, 1000), half), abs=1e-4)
+    assert figures(Situation(log(10, 1), log(2000, 9), KNOWN, 0.0), NEVER) == {"hours": 0.0, "new items": None, "drift": {}}
 
 
 def test_what_goes_on_as_before_does_not_drift() -> None:

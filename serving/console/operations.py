@@ -98,8 +98,13 @@ async def releases(request: Request) -> Response:
 def _all_releases(home: Home) -> dict[str, Any]:
     registry = Registry(home.releases)
     ids = registry.ids()
-    told = [about for id in ids[-MOST:] if (about := _release(registry, id)) is not None]
-    return {"live": registry.current(), "releases": told, "left_out": max(0, len(ids) - MOST)}
+    told = {id: _release(registry, id) for id in ids[-MOST:]}
+    return {
+        "live": registry.current(),
+        "releases": [about for about in told.values() if about],
+        "unreadable": [id for id, about in told.items() if about is None and (registry.folder / id).exists()],
+        "left_out": max(0, len(ids) - MOST),
+    }
 
 
 def _release(registry: Registry, id: str) -> dict[str, Any] | None:

@@ -56,6 +56,6 @@ export function follow(signal) {
     const changed = next !== sign;
     if (changed) told = await get("/v1/console/releases", signal);
     sign = next;
-    return { job, lines, changed, releases: told.releases, left_out: told.left_out, live: told.live, answers: now.live };
+    return { job, lines, changed, releases: told.releases, left_out: told.left_out, unreadable: told.unreadable, live: told.live, answers: now.live };
   };
 }

@@ -109,7 +109,7 @@ async function movement(element, line, signal) {
 }
 
 function hitsOf({ release, parent, popularity }) {
-  const row = (one) => h("tr", {}, h("td", {}, h("a", { href: address("people", { item: one.item_id }) }, one.title || one.item_id)), h("td", { class: "number" }, percent(one.from, 2)), h("td", { class: "number" }, percent(one.to, 2)),
+  const row = (one) => h("tr", {}, h("td", { class: "film" }, h("a", { href: address("people", { item: one.item_id }) }, one.title || one.item_id)), h("td", { class: "number" }, percent(one.from, 2)), h("td", { class: "number" }, percent(one.to, 2)),
     h("td", { class: `number ${one.to >= one.from ? "good" : "bad"}` }, `${one.to >= one.from ? "▲ +" : "▼ −"}${decimal(100 * Math.abs(one.to - one.from), 2)} points`));
   const rows = [...popularity.up, ...popularity.down.slice(0, 3)];
   if (!rows.length) return null;
@@ -141,7 +141,7 @@ function logOf(journal) {
   if (!lines.length) return card(title, empty("The job has not learned anything yet.", "Each of its updates says here which trigger wanted it:", "recsys job watch"));
   return card(title, table([
     { name: "when", value: (line) => h("span", { style: { "white-space": "nowrap" } }, moment(line.time)) },
-    { name: "because", value: (line) => reasons(line).map((reason) => h("div", {}, reason)) },
+    { name: "because", value: (line) => reasons(line).map((reason) => h("div", { class: "because" }, reason)) },
     { name: "events", number: true, value: (line) => count(line.events) },
     { name: "about unknown items", number: true, title: "share of the new events that are about items nobody had learned", value: (line) => percent(line.measured?.["new items"]) },
     { name: "hours since", number: true, title: "hours since the last update", value: (line) => decimal(line.measured?.hours, 1) },

@@ -142,9 +142,9 @@ function countedOf(metrics) {
 function workersOf(system) {
   const differ = new Set(system.workers.map((worker) => worker.release)).size > 1 || system.workers.some((worker) => worker.release !== system.live);
   return card("Workers", differ && h("p", { class: "warn" }, `Not every worker serves release ${system.live}, which is live. They follow within a second; one that cannot load it says why in the log.`),
-    table([{ name: "process", value: (worker) => [String(worker.pid), worker.pid === system.answered_by && h("span", { class: "quiet small" }, " answered this")] },
+    table([{ name: "process", value: (worker) => [String(worker.pid), worker.pid === system.answered_by && h("span", { class: "quiet small whole" }, " answered this")] },
       { name: "serves", value: (worker) => [h("strong", {}, worker.release ?? "nothing"), worker.trial && h("span", { class: "badge warn" }, ` and ${worker.trial} on trial`)] },
-      { name: "since", value: (worker) => h("span", { title: ago(worker.since * 1000) }, moment(worker.since * 1000)) }, { name: "up", number: true, value: (worker) => seconds(system.now - worker.began) }, { name: "memory", number: true, title: "resident, shared pages among it", value: (worker) => bytes(worker.bytes) }],
+      { name: "since", value: (worker) => h("span", { class: "whole", title: ago(worker.since * 1000) }, moment(worker.since * 1000)) }, { name: "up", number: true, value: (worker) => seconds(system.now - worker.began) }, { name: "memory", number: true, title: "resident, shared pages among it", value: (worker) => bytes(worker.bytes) }],
     system.workers, { caption: `${count(system.workers.length)} ${system.workers.length === 1 ? "process answers" : "processes answer"} on ${count(system.cores)} cores; load ${decimal(system.load)}` }),
     h("details", {}, h("summary", {}, "Versions"), h("dl", { class: "facts" }, [["system", system.system], ...Object.entries(system.versions)].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value ?? "–"))))));
 }

@@ -1,6 +1,6 @@
 // Updates: how the live release came to be. Everything that was learned, refused, tried and turned, newest first, and the buttons to turn it.
 
-import { get, poll, post, part } from "../lib/api.js";
+import { del, part, poll, post } from "../lib/api.js";
 import { lines as linesOf } from "../lib/charts.js";
 import { course } from "../lib/course.js";
 import { card, confirmed, empty, fill, h } from "../lib/dom.js";
@@ -70,7 +70,7 @@ export async function mount(root, { signal }) {
   async function act(question, detail, yes, path, body, told) {
     if (question && !await confirmed(question, detail, yes)) return;
     try {
-      const answer = await post(path, body);
+      const answer = body ? await post(path, body) : await del(path);
       say(told(answer), answer.serving && answer.serving !== answer.live ? "bad" : "good");
     } catch (error) {
       say(error.message, "bad");
@@ -109,7 +109,7 @@ function liveCard(found, about, act) {
 
 function trialCard({ trial, trial_wrong: wrong }, act) {
   const title = h("h2", {}, "On trial");
-  const stop = () => act("End the trial?", "The live release answers everybody again, within a second.", "End it", "/v1/releases/trial/stop", {},
+  const stop = () => act("End the trial?", "The live release answers everybody again, within a second.", "End it", "/v1/releases/trial", null,
     (answer) => answer.ended ? `The trial is over; release ${answer.live} answers everybody.` : "Nothing was on trial any more.");
   if (wrong) return [title, h("p", { class: "bad" }, wrong), h("div", { class: "actions" }, h("button", { onclick: stop }, "End it"))];
   if (!trial) return [title, h("p", { class: "quiet" }, "Nothing. A release can be shown to a share of the people first, or asked beside the live one and shown to nobody: choose “Try it…” at one below.")];
@@ -172,6 +172,7 @@ function listOf(entries, found, state, act, again) {
   return [h("h2", {}, "Timeline"), tabs,
     wanted.length ? h("ol", { class: "timeline" }, wanted.slice(0, state.shown).map((entry) => item(entry, found, act))) : empty("Nothing of that kind.", "The job writes here what it refuses, and whoever tries or turns a release."),
     wanted.length > state.shown && h("button", { onclick: () => { state.shown += 100; again(); } }, `Show ${count(Math.min(100, wanted.length - state.shown))} more`),
+    found.unreadable?.length > 0 && h("p", { class: "bad" }, `Not told of, for they cannot be read: ${found.unreadable.join(", ")}. What is wrong with one says: recsys promote ID`),
     found.left_out > 0 && h("p", { class: "quiet" }, `${count(found.left_out)} older releases are not told of here: recsys releases`)];
 }
 
@@ -227,7 +228,7 @@ function gateOf(gate, accepted) {
   return h("div", { class: "gate" },
     h("span", { class: `badge ${gate.reasons?.length ? "bad" : "good"}` }, gate.reasons?.length ? "✕ the gate refused it" : "✓ the gate let it through"),
     pairs.filter(({ name }) => name.includes("ndcg")).map(({ name, candidate, live }) => h("span", { class: "change", title: MEASURES[name]?.[1] ?? name },
-      `${MEASURES[name]?.[0] ?? name}: ${decimal(live, 4)} → `, h("strong", {}, decimal(candidate, 4)), " ", h("span", { class: candidate >= live ? "good" : "bad" }, change(candidate, live)))),
+      `${MEASURES[name]?.[0] ?? name}: ${decimal(live, 4)} → `, h("strong", {}, decimal(candidate, 4)), " ", h("span", { class: `whole ${candidate >= live ? "good" : "bad"}` }, change(candidate, live)))),
     h("details", {}, h("summary", {}, "All that was measured"),
       h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["", "candidate", "live then", "change"].map((name, n) => h("th", { scope: "col", class: n && "number" }, name)))),
         h("tbody", {}, pairs.map(({ name, candidate, live }) => h("tr", {}, h("th", { scope: "row", title: MEASURES[name]?.[1] }, name), h("td", { class: "number" }, figure(candidate)), h("td", { class: "number" }, figure(live)), h("td", { class: "number" }, change(candidate, live))))))),
