@@ -4,11 +4,13 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from recsys.registry import Registry
 MARK = ".recsys-demo"
 TRAIN = 8
 UPDATES = 5
+PORT = 8000
 METHODS = "popular,knn,frozen,naive,replay+ewc,replay+ewc+neighbours"
 
 
@@ -35,8 +38,12 @@ class DemoFailed(RecsysError):
 
 
 def run(folder: Path, quiet: bool = False) -> dict[str, Any]:
-    """Run the demo in a folder of its own; return what was measured."""
-    return _Demo(folder, quiet).run()
+    """Run the demo in a folder of its own; return what was measured. At a terminal it then serves on, with the console, until Ctrl-C."""
+    demo = _Demo(folder, quiet)
+    found = demo.run()
+    if not quiet and sys.stdin.isatty() and sys.stdout.isatty():
+        demo.stay()
+    return found
 
 
 class _Demo:
@@ -64,8 +71,12 @@ class _Demo:
         total = time.monotonic() - began
         self.say.print(f"\n[bold]Done in {total:.0f} s.[/bold] The replay in pictures: {pictures}. Next, by hand:")
         shown = shlex.quote(str(self.home.path))
-        for command in (f"recsys serve --home {shown}", f"recsys rollback --home {shown}", "recsys import YOUR_LOG.csv --home YOUR_HOME"):
-            self.say.print(f"  .venv/bin/{command}", soft_wrap=True)
+        for command in (
+            f"recsys serve --home {shown}       # and the console on http://127.0.0.1:8000/console/",
+            f"recsys rollback --home {shown}",
+            "recsys import YOUR_LOG.csv --home YOUR_HOME",
+        ):
+            self.say.print(f"  .venv/bin/{command}", soft_wrap=True, highlight=False)
         return {
             "source": source,
             "releases": Registry(self.home.releases).ids(),
@@ -73,6 +84,18 @@ class _Demo:
             "tap": tap,
             "seconds": {**self.seconds, "total": round(total, 1)},
         }
+
+    def stay(self) -> None:
+        """Serve on, for whoever looks, until Ctrl-C."""
+        self.step("See it learn: open the console in a browser; Ctrl-C ends this")
+        with socket.socket() as free:
+            port = free.connect_ex(("127.0.0.1", PORT)) and PORT  # another server may be there
+        command = [sys.executable, "-m", "recsys.cli", "serve", "--with-archiver", "--home", str(self.home.path), "--port", str(port)]
+        with suppress(KeyboardInterrupt), subprocess.Popen(command) as server:
+            try:
+                server.wait()
+            finally:
+                server.terminate()  # at a terminal Ctrl-C has reached it already, and a second SIGINT would cut it short
 
     def import_log(self) -> str:
         """Take MovieTweetings where it lies, else download MovieLens, else simulate; say which."""

@@ -125,7 +125,7 @@ def _say_so(listener: socket.socket, release: str | None, missing: str, loaded: 
     up = {"url": url, "docs": f"{url}/docs", "release": release, "loaded": loaded}
     what = f"release {release}" if release else f"nothing ({missing})"
     filled = f", {loaded:,} events loaded from the log" if loaded else ""
-    text = f"serving {what} on {url}, API docs on {url}/docs{filled}, end with Ctrl-C"
+    text = f"serving {what} on {url}, console on {url}/console/, API docs on {url}/docs{filled}, end with Ctrl-C"
     print(orjson.dumps(up).decode() if as_json else text, flush=True)
 
 

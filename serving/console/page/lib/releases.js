@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 
 const WHY = {
-  "first fit": "the first training, on the whole log",
+  "first fit": "the first training",
   "full retrain": "trained anew from the whole log (recsys fit)",
   "new events": "asked for by hand (recsys update)",
 };
