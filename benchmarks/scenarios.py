@@ -18,7 +18,7 @@ from recsys.events import milliseconds
 from recsys.scenarios import TIMELINES, Scenario, make_scenario
 from recsys.sessions import Sessions, histories, of_the_same_people, repeats, sessionise
 from recsys.settings import Settings, load_settings
-from recsys.simulate import DAY_MS, OPENING, events
+from recsys.simulate import DAY_MS, OPENING
 from training.candidate import Candidate
 from training.fit import fit
 from training.update import update
@@ -54,7 +54,7 @@ def learn(scenario: Scenario, strategies: Sequence[str], seed: int, described: b
     The strategies share the first fit, the settings and the data. described: whether titles and genres are known; else all that is known of
     a film is what its vector has learned.
     """
-    table, catalogue = events(scenario.days()), {row["item_id"]: row for row in scenario.films().to_pylist()} if described else {}
+    table, catalogue = scenario.events(), {row["item_id"]: row for row in scenario.films().to_pylist()} if described else {}
     first, *later = [_between(table, phase.begin, phase.end) for phase in scenario.phases]
     held_out = _day(scenario.phases[0].end - HELD_OUT)
     known = first.slice(0, int(np.searchsorted(milliseconds(first), held_out)))

@@ -210,7 +210,8 @@ def _remembered(candidate: Candidate, some: Examples, n: int) -> np.ndarray:
         part = some.take(np.arange(first, min(first + size, len(some))))
         asked = batch(part)
         lengths = torch.from_numpy(part.lengths - 1)
-        people = candidate.towers.users.last(table[asked.item], asked.kind, asked.gap, lengths).numpy()
+        where = torch.from_numpy(part.surface[part.start[1:] - 1].astype(np.int64))
+        people = candidate.towers.users.last(table[asked.item], asked.kind, asked.gap, lengths, where).numpy()
         scores = people @ found_at[:n].T
         scores[:, 0] = -np.inf
         gains[first : first + len(part)] = _gains(scores, part.item[part.start[1:] - 1])

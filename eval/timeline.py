@@ -134,7 +134,7 @@ class Questions:
                 yield queries[first : first + size], start - start[0], part.relevant[start[0] : start[-1]]
 
     def queries(self) -> Queries:
-        """Return all histories at once, checked for leaks."""
+        """Return all histories at once, checked for leaks; where each is asked is told (recsys.sessions.Histories.surface)."""
         past = histories(self.sessions, self.at, limit=len(self.sessions))
         assert_only_the_past(self, past)
         return Queries(past, self.sessions.time[self.at], self.n_items, self.exclude_seen)

@@ -22,6 +22,7 @@ class Examples:
     (0: context only; the first event of an example has nothing before it and is always context), moment (N,) which
     snapshot of the items' popularity was the newest then (see ItemCounts.stream), -1 for what is remembered from before.
     wish (N, WISHES) rows that might as well have come there, by other people's word, each as likely as the others; 0 where they have none.
+    surface (N,) numbers of where the events happened, 0 where they do not say (recsys.events.surface_number).
     """
 
     start: np.ndarray
@@ -32,6 +33,7 @@ class Examples:
     weight: np.ndarray
     moment: np.ndarray
     wish: np.ndarray
+    surface: np.ndarray
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -70,6 +72,7 @@ class Examples:
             np.zeros(0, np.float32),
             np.zeros(0, np.int16),
             np.zeros((0, WISHES), np.int32),
+            np.zeros(0, np.int32),
         )
 
     def remembered(self) -> "Examples":
@@ -114,14 +117,16 @@ def examples(
     weight[cut[:-1]] = 0
     when = np.zeros(len(inside), np.int16) if moment is None else moment[known][inside].astype(np.int16)
     wish = np.zeros((len(known), WISHES), np.int32) if wish is None else wish
-    return Examples(cut, owner_numbers(sessions.owners)[owner], item[inside], kind[inside], gap, weight, when, wish[known][inside])
+    surface = sessions.surface[known][inside] if len(sessions.surface) else np.zeros(len(inside), np.int32)
+    whose = owner_numbers(sessions.owners)[owner]
+    return Examples(cut, whose, item[inside], kind[inside], gap, weight, when, wish[known][inside], surface)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Right-padded tensors (B, L): int64 item, kind, gap, target and moment, and weight, 0 where there is nothing to learn.
 
-    next_kind, next_gap: what happens with the target, and after which silence.
+    next_kind, next_gap, surface: what happens with the target, after which silence, and where (0 where nobody knows).
     """
 
     item: Tensor
@@ -132,6 +137,7 @@ class Batch:
     moment: Tensor
     next_kind: Tensor
     next_gap: Tensor
+    surface: Tensor
 
     def __len__(self) -> int:
         return len(self.item)
@@ -178,8 +184,9 @@ def batch(some: Examples, target: np.ndarray | None = None) -> Batch:
     last = np.arange(inside.shape[1])[None, :] >= lengths[:, None] - 1
     inputs = np.where(last, 0, seen)  # the last event of an example is only ever a target
     weight = grid(some.weight, np.float32)
-    moment = grid(some.moment, np.int64)
-    parts = (inputs[:, :-1], kind[:, :-1], gap[:, :-1], wanted[:, 1:], weight[:, 1:], moment[:, 1:], kind[:, 1:], gap[:, 1:])
+    moment, surface = grid(some.moment, np.int64), grid(some.surface, np.int64)
+    then = (wanted[:, 1:], weight[:, 1:], moment[:, 1:], kind[:, 1:], gap[:, 1:], surface[:, 1:])
+    parts = (inputs[:, :-1], kind[:, :-1], gap[:, :-1], *then)
     return Batch(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
 
 

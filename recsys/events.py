@@ -1,5 +1,6 @@
 """What happened: one schema for every room, and what each event type means."""
 
+import hashlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -30,10 +31,12 @@ SCHEMA = pa.schema(
         pa.field("value", pa.float32()),
         pa.field("session_id", pa.string()),
         pa.field("request_id", pa.string()),
+        pa.field("surface", pa.string()),
     ],
-    metadata={"recsys.schema": "1"},
+    metadata={"recsys.schema": "2"},
 )
-"""A row has a `user_id`, a `session_id` or both; `value` is a rating or a watched share, 0 to 1."""
+"""A row has a `user_id`, a `session_id` or both; `value` is a rating or a watched share, 0 to 1; `surface` says where it happened: a
+part of the app, a market, a kind of profile, whatever the strategy `heads` is to tell apart."""
 
 CODE = {name: code for code, name in enumerate(EVENT_TYPES)}
 IS_POSITIVE = np.array([name in POSITIVE for name in EVENT_TYPES])
@@ -125,6 +128,22 @@ def identities(table: pa.Table) -> pa.ChunkedArray:
 def milliseconds(table: pa.Table) -> np.ndarray:
     """Return the timestamps of an event table as int64 milliseconds since 1970."""
     return table["timestamp"].cast(pa.int64()).to_numpy()
+
+
+def surface_number(name: str | None) -> int:
+    """Return a number for the name of a surface, the same everywhere, 1 to 2^31 - 1; 0 where there is none."""
+    if not name:
+        return 0
+    return 1 + int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) % (2**31 - 1)
+
+
+def surface_numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the number of each event's surface, (N,) int32; (0,) where none has one."""
+    if column.null_count == len(column):
+        return np.zeros(0, np.int32)
+    encoded = column.combine_chunks().dictionary_encode()
+    numbers = np.array([*map(surface_number, encoded.dictionary.to_pylist()), 0], np.int32)
+    return numbers[pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)]
 
 
 def type_codes(names: Sequence[str] | pa.ChunkedArray) -> np.ndarray:

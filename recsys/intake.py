@@ -24,7 +24,7 @@ from recsys.progress import Step, silent
 from recsys.readers import Raw
 
 EXAMPLES = 3
-_IDS = ("user_id", "item_id", "session_id", "event_id", "request_id")
+_IDS = ("user_id", "item_id", "session_id", "event_id", "request_id", "surface")
 
 
 @dataclass
@@ -312,7 +312,7 @@ def _sorted_once(table: pa.Table, report: Report) -> pa.Table:
     nameless = table["event_id"].is_null().to_numpy()
     if nameless.any():
         names = table["event_id"].to_pandas().to_numpy(dtype=object, copy=True)
-        frame = table.drop_columns(["event_id", "request_id", "timestamp"]).to_pandas().assign(timestamp=milliseconds(table))
+        frame = table.drop_columns(["event_id", "request_id", "surface", "timestamp"]).to_pandas().assign(timestamp=milliseconds(table))
         names[nameless] = derive_event_ids(frame[nameless])
         table = table.set_column(0, "event_id", pa.array(names, pa.string()))
     again = identities(table).to_pandas().duplicated().to_numpy()

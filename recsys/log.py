@@ -244,9 +244,13 @@ class Log:
 
 
 def _segment(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Return a segment as one of today's; what its version of the schema did not know is null."""
     with pq.ParquetFile(path) as file:
-        _understood(file.schema_arrow.metadata, path)
-        return file.read(columns)
+        metadata = _understood(file.schema_arrow.metadata, path)
+        table = file.read(columns)
+    for name in (name for name in columns or SCHEMA.names if name not in table.column_names):
+        table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
+    return table.replace_schema_metadata({**metadata, **(SCHEMA.metadata or {})})
 
 
 def _understood(metadata: dict[bytes, bytes] | None, path: Path) -> dict[bytes, bytes]:

@@ -183,8 +183,8 @@ class NextItem:
         candidates, *histories = vectors.index_select(0, place).split([len(rows), *(piece.item.numel() for piece in pieces)])
         users = torch.cat(
             [
-                towers.users(history.view(*piece.item.shape, -1), piece.kind, piece.gap).flatten(0, 1).index_select(0, places)
-                for history, piece, places in zip(histories, pieces, at, strict=True)
+                towers.users(told.view(*piece.item.shape, -1), piece.kind, piece.gap, piece.surface).flatten(0, 1).index_select(0, places)
+                for told, piece, places in zip(histories, pieces, at, strict=True)
             ]
         )
         share = self.log_share[:, rows.cpu()].to(users)

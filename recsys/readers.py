@@ -64,6 +64,7 @@ ALIASES = {
     "session_id": "sessionid session sid visitid",
     "event_id": "eventid",
     "request_id": "requestid",
+    "surface": "surface market profilekind",
 }
 ITEM_ALIASES = {
     "item_id": ALIASES["item_id"] + " id",

@@ -21,7 +21,7 @@ from recsys.shared import Moved, Published, Shared, State
 from recsys.trial import Trials
 
 MANIFEST = "manifest.json"
-FORMAT = 7
+FORMAT = 8
 """Of the files of a release; counted up when an older one can no longer be read."""
 
 

@@ -3,6 +3,7 @@
 After van de Ven & Tolias (arXiv 1904.07734; Nature Machine Intelligence 2022). No fashion turns here but the scenario's own.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from recsys.errors import BadInput, nearest
 from recsys.home import Home
 from recsys.intake import Report
 from recsys.progress import Step, silent
-from recsys.simulate import FAVOURITES, World, make_world, metadata, refuse_less, write
+from recsys.simulate import FAVOURITES, World, events, make_world, metadata, refuse_less, write
 
 OLD = 0.05
 """The share of moods, or of sessions, that is left to the groups, or the markets, before the newest."""
@@ -73,6 +74,16 @@ class Scenario:
         """Return the world of each day."""
         return [world for phase, world in zip(self.phases, self.worlds, strict=True) for _ in range(phase.begin, phase.end)]
 
+    def events(self, step: Step = silent) -> pa.Table:
+        """Return what happens; where there are markets each event says in which, as its surface."""
+        table = events(self.days(), step=step)
+        if self.name != "task":
+            return table
+        named = table["user_id"].combine_chunks().dictionary_encode()
+        person = np.array([int(name.removeprefix("user-")) for name in named.dictionary.to_pylist()])
+        markets = np.array([f"market-{number + 1}" for number in self.market[person]], dtype=object)[named.indices.to_numpy()]
+        return table.set_column(table.column_names.index("surface"), table.schema.field("surface"), pa.array(markets, pa.string()))
+
     def part_of(self, film: np.ndarray) -> np.ndarray:
         """Return the group or market of films."""
         found: np.ndarray = self.part[self.worlds[0].cluster[film]]
@@ -83,7 +94,7 @@ class Scenario:
         return self.worlds[phase].likes(person, film)
 
     def films(self) -> pa.Table:
-        """Return what is told about the films; of markets, which one in a column of its own, as no field of an event says it."""
+        """Return what is told about the films; of markets, which one in a column of its own."""
         told = metadata(self.worlds[0], self.phases[-1].end)
         if self.name == "domain":
             return _of_both_seasons(told, metadata(self.worlds[1], self.phases[-1].end))
@@ -122,7 +133,8 @@ def simulate_scenario(
 ) -> Report:
     """Write into the log and the catalogue of `home` what a scenario would leave there. The phases grow with the days."""
     scenario = make_scenario(name, users, items, int(days), seed)
-    return write(home, scenario.days(), scenario.films(), f"a simulated app, scenario {name}, seed {seed}", step=step)
+    began = time.perf_counter()
+    return write(home, scenario.events(step), scenario.films(), f"a simulated app, scenario {name}, seed {seed}", began)
 
 
 def _groups(world: World, timeline: tuple[Phase, ...], parts: int) -> Scenario:

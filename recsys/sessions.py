@@ -1,7 +1,7 @@
 """Events -> sessions and histories: one rule for training, serving and evaluation. No torch here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ GAP_EDGES = np.array([1e-3, 10, 60, 5 * 60, 30 * 60, 3 * 3600, 86_400, 7 * 86_40
 N_GAPS = len(GAP_EDGES) + 2
 """Bucket 0 opens a history, 1 is "the same moment", the last is "more than half a year ago"."""
 
+NOWHERE = np.zeros(0, np.int32)
+"""Where no event says where it happened."""
+
 
 @dataclass(frozen=True)
 class Sessions:
@@ -25,7 +28,8 @@ class Sessions:
 
     owners (U,) names; start (U+1,) where each owner's events begin; item (N,) vocabulary rows;
     kind (N,) event type codes; time (N,) ms; session (N,) a running number that never spans two owners;
-    place (N,) where the event stood in the table it came from.
+    place (N,) where the event stood in the table it came from; surface (N,) numbers of where they happened (recsys.events.surface_number),
+    (0,) where no event says that.
     """
 
     owners: list[str]
@@ -35,6 +39,7 @@ class Sessions:
     time: np.ndarray
     session: np.ndarray
     place: np.ndarray
+    surface: np.ndarray = field(default_factory=lambda: NOWHERE)
 
     def __len__(self) -> int:
         return len(self.item)
@@ -85,6 +90,7 @@ def sessionise(table: pa.Table, vocab: Vocabulary, gap: float = SESSION_GAP, und
         time=time,
         session=_session_numbers(owner, time, _codes(table["session_id"])[order], gap),
         place=keep[order],
+        surface=surface[order] if len(surface := events.surface_numbers(table["surface"])) else NOWHERE,
     )
 
 
@@ -98,7 +104,8 @@ def backwards(sessions: Sessions) -> tuple[Sessions, np.ndarray]:
     count = np.diff(start)
     order = np.repeat(first + start[1:] - 1, count) - np.arange(len(sessions))
     ends = np.repeat(sessions.time[first] + sessions.time[start[1:] - 1], count)
-    columns = {name: getattr(sessions, name)[order] for name in ("item", "kind", "session", "place")}
+    told = ("item", "kind", "session", "place", *(("surface",) if len(sessions.surface) else ()))
+    columns = {name: getattr(sessions, name)[order] for name in told}
     owners = [sessions.owners[owner] for owner in sessions.owner[first].tolist()]
     return Sessions(owners=owners, start=start, time=ends - sessions.time[order], **columns), order
 
@@ -178,13 +185,15 @@ Pairs = tuple[np.ndarray, np.ndarray]
 class Histories:
     """What people did before some moment, oldest first, one after the other: person b owns start[b]:start[b + 1].
 
-    item (N,) vocabulary rows, kind (N,) event type codes, time (N,) ms.
+    item (N,) vocabulary rows, kind (N,) event type codes, time (N,) ms; surface (B,) numbers of where each person is now, for whom
+    something is to be found (recsys.events.surface_number), (0,) where nobody says that.
     """
 
     start: np.ndarray
     item: np.ndarray
     kind: np.ndarray
     time: np.ndarray
+    surface: np.ndarray = field(default_factory=lambda: NOWHERE)
 
     @property
     def gap(self) -> np.ndarray:
@@ -199,7 +208,8 @@ class Histories:
     def __getitem__(self, part: slice) -> "Histories":
         first, last, _ = part.indices(len(self))
         inside = slice(self.start[first], self.start[last])
-        return Histories(self.start[first : last + 1] - self.start[first], self.item[inside], self.kind[inside], self.time[inside])
+        start, surface = self.start[first : last + 1] - self.start[first], self.surface[first:last]
+        return Histories(start, self.item[inside], self.kind[inside], self.time[inside], surface)
 
     def pairs(self) -> Pairs:
         """Return whose each event is, and its item."""
@@ -208,14 +218,14 @@ class Histories:
     def where(self, kept: np.ndarray) -> "Histories":
         """Return some of the events, kept (N,) bool; everybody stays, some perhaps with nothing."""
         count = np.bincount(self.pairs()[0][kept], minlength=len(self))
-        return Histories(np.concatenate([[0], np.cumsum(count)]), self.item[kept], self.kind[kept], self.time[kept])
+        return Histories(np.concatenate([[0], np.cumsum(count)]), self.item[kept], self.kind[kept], self.time[kept], self.surface)
 
     def newest(self, limit: int) -> "Histories":
         """Return the newest `limit` events of each."""
         begin = np.maximum(self.start[:-1], self.start[1:] - limit)
         inside = ranges(begin, self.start[1:])
         start = np.concatenate([[0], np.cumsum(self.start[1:] - begin)])
-        return Histories(start, self.item[inside], self.kind[inside], self.time[inside])
+        return Histories(start, self.item[inside], self.kind[inside], self.time[inside], self.surface)
 
     def padded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return item, kind, gap as (B, L) int64 filled up with 0 on the right, and the lengths (B,)."""
@@ -230,7 +240,7 @@ class Histories:
 
 
 def histories(sessions: Sessions, at: np.ndarray, limit: int) -> Histories:
-    """Return what each event's owner did before it: at (B,) places in `sessions` -> the newest `limit` events of each.
+    """Return what each event's owner did before it, and where they are then: at (B,) places in `sessions` -> the newest `limit` of each.
 
     Events of unknown items (row 0) say nothing and are left out.
     """
@@ -239,7 +249,8 @@ def histories(sessions: Sessions, at: np.ndarray, limit: int) -> Histories:
     begin = np.maximum(known[first], known[at] - limit)
     take = np.flatnonzero(sessions.item > 0)[ranges(begin, known[at])]
     start = np.concatenate([[0], np.cumsum(known[at] - begin)])
-    return Histories(start, sessions.item[take], sessions.kind[take], sessions.time[take])
+    surface = sessions.surface[at] if len(sessions.surface) else NOWHERE
+    return Histories(start, sessions.item[take], sessions.kind[take], sessions.time[take], surface)
 
 
 def ranges(begin: np.ndarray, end: np.ndarray) -> np.ndarray:

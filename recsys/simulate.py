@@ -88,7 +88,9 @@ def simulate(
     first, days = _first_day(start), int(days)
     refuse_less(("users", users, 1), ("items", items, 10), ("days", days, 1), ("seed", seed, 0))
     world = make_world(users, items, first + days, seed, sessions_a_week)
-    return write(home, [world] * (first + days), metadata(world, first + days), f"a simulated app, seed {seed}", first, step)
+    began = time.perf_counter()
+    table = events([world] * (first + days), first, step)
+    return write(home, table, metadata(world, first + days), f"a simulated app, seed {seed}", began)
 
 
 def refuse_less(*asked: tuple[str, float, int]) -> None:
@@ -98,10 +100,8 @@ def refuse_less(*asked: tuple[str, float, int]) -> None:
             raise BadInput(f"simulate needs {name} to be {least} or more; got {given}")
 
 
-def write(home: Home, days: Sequence[World], films: pa.Table, what: str, first: int = 0, step: Step = silent) -> Report:
-    """Play the days, each in its world, and write from the day `first` on what they leave behind; films: what is told about those."""
-    began = time.perf_counter()
-    table = events(days, first, step)
+def write(home: Home, table: pa.Table, films: pa.Table, what: str, began: float) -> Report:
+    """Write what happened, and what is told about the films; began: when that was begun, by time.perf_counter."""
     report = Report("events", [what], ["simulated"], read=len(table), written=True)
     describe(table, report)
     Catalogue(home.items, home.shared).add(films)
@@ -326,6 +326,7 @@ def _table(story: dict[str, np.ndarray]) -> pa.Table:
         "value": pa.array(value, mask=np.isnan(value)),
         "session_id": nothing,
         "request_id": nothing,
+        "surface": nothing,
     }
     columns["event_id"] = pa.array(derive_event_ids(pa.table(columns).to_pandas()), pa.string())
     return pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)

@@ -1,7 +1,7 @@
 """The two towers: items from their id and content, people from what they did. Both end in unit vectors."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -229,13 +229,29 @@ class Column(nn.Module):
         return x + beside
 
 
+class Head(nn.Module):
+    """What is added to what the trunk says of people on one surface: nothing at first."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(dim, dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, said: Tensor) -> Tensor:
+        """What the trunk says (..., d) -> what is added to it, (..., d)."""
+        return F.linear(said, self.weight, self.bias)
+
+
 class UserTower(nn.Module):
     """What a person did, oldest first -> unit vector. No row per person: a new event is a new vector.
 
-    columns: encoders, the first among them; more are `widen`'s.
+    columns: encoders, the first among them; more are `widen`'s. heads: numbers (recsys.events.surface_number) of the surfaces on which
+    people are more than what the trunk says of them (strategy `heads`), which are in `labels` (H,); more are `branch`'s.
     """
 
-    def __init__(self, settings: Model, length: int, columns: int = 1):
+    labels: Tensor
+
+    def __init__(self, settings: Model, length: int, columns: int = 1, heads: Sequence[int] = ()):
         super().__init__()
         self.settings = settings
         self.kind = nn.Embedding(len(EVENT_TYPES), settings.dim)
@@ -248,21 +264,31 @@ class UserTower(nn.Module):
         self.columns = nn.ModuleList()
         while len(self.columns) < columns - 1:
             self.widen()
+        self.heads = nn.ModuleList(Head(settings.dim) for _ in heads)
+        self.register_buffer("labels", torch.tensor(heads, dtype=torch.int64), persistent=False)
+
+    def branch(self, surface: int) -> None:
+        """Add a head for a surface, by its number, that changes no answer until it has learned."""
+        self.heads.append(Head(self.settings.dim))
+        self.labels = torch.cat([self.labels, self.labels.new_tensor([surface])])
 
     def widen(self) -> None:
         """Add a column that changes no answer until it has learned."""
         self.columns.append(Column(self.settings, 1 + len(self.columns)).train(self.training))
 
-    def forward(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> Tensor:
-        """Items (B, L, d) unit vectors, kinds, gaps (B, L) -> (B, L, d): who the person is after each event."""
+    def forward(self, items: Tensor, kinds: Tensor, gaps: Tensor, surface: Tensor | None = None) -> Tensor:
+        """Items (B, L, d) unit vectors, kinds, gaps (B, L) -> (B, L, d): who the person is after each event.
+
+        surface (B, L): the number of where what follows each event happens, 0 or none given where that is nowhere in particular.
+        """
         x = self._read(items, kinds, gaps)
         said = [self.encoder(x, items)]
         for column in self.columns:
             said.append(column(x, items, said))
-        return F.normalize(self._together(said), dim=-1)
+        return F.normalize(self._there(self._together(said), surface), dim=-1)
 
-    def last(self, items: Tensor, kinds: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
-        """The same after the last event only, which is what serving runs: lengths (B,) >= 1 -> (B, d)."""
+    def last(self, items: Tensor, kinds: Tensor, gaps: Tensor, lengths: Tensor, surface: Tensor | None = None) -> Tensor:
+        """The same after the last event only, which is what serving runs: lengths (B,) >= 1, surface (B,) -> (B, d)."""
         x = self._read(items, kinds, gaps)
         if not len(self.columns):
             newest: Tensor = self.encoder.last(x, items, lengths)  # type: ignore[operator]
@@ -272,11 +298,18 @@ class UserTower(nn.Module):
             for column in between:
                 said.append(column(x, items, said))
             newest = self._together([*(_at(one, lengths) for one in said), final.last(x, items, lengths, said)])  # type: ignore[operator]
+        newest = self._there(newest, surface)
         return newest / newest.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
 
     def _together(self, said: list[Tensor]) -> Tensor:
         first, *others = said
         return sum((column.out(one) for column, one in zip(self.columns, others, strict=True)), first)  # type: ignore[operator]
+
+    def _there(self, said: Tensor, surface: Tensor | None) -> Tensor:
+        """Add what the heads say of people on their surfaces: said (..., d), surface (...)."""
+        if surface is None or not len(self.heads):
+            return said
+        return said + sum((surface == self.labels[n])[..., None] * head(said) for n, head in enumerate(self.heads))
 
     def _read(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> Tensor:
         place = self.place.weight[: items.shape[1]]
@@ -299,12 +332,12 @@ class SessionTower(UserTower):
         self.context = nn.Parameter(0.02 * torch.randn(settings.dim))
         self.border = border
 
-    def forward(self, items: Tensor, kinds: Tensor, gaps: Tensor) -> Tensor:
-        """Items (B, L, d) unit vectors, kinds, gaps (B, L) -> (B, L, d): the token behind each event."""
+    def forward(self, items: Tensor, kinds: Tensor, gaps: Tensor, surface: Tensor | None = None) -> Tensor:
+        """Items (B, L, d) unit vectors, kinds, gaps (B, L) -> (B, L, d): the token behind each event. It has no heads."""
         x, seen = self._tokens(items, kinds, gaps)
         return F.normalize(self.encoder(x, items, seen, items.shape[1] + 1), dim=-1)
 
-    def last(self, items: Tensor, kinds: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
+    def last(self, items: Tensor, kinds: Tensor, gaps: Tensor, lengths: Tensor, surface: Tensor | None = None) -> Tensor:
         """The token behind the last event only: lengths (B,) >= 1 -> (B, d)."""
         x, seen = self._tokens(items, kinds, gaps)
         newest: Tensor = self.encoder.last(x, items, items.shape[1] + 1 + lengths, seen)  # type: ignore[operator]
@@ -332,11 +365,19 @@ def columns(names: Iterable[str]) -> int:
 class Towers(nn.Module):
     """Both towers and the temperature between them."""
 
-    def __init__(self, settings: Model, features: list[list[int]], length: int, session_gap: float = SESSION_GAP, columns: int = 1):
+    def __init__(
+        self,
+        settings: Model,
+        features: list[list[int]],
+        length: int,
+        session_gap: float = SESSION_GAP,
+        columns: int = 1,
+        heads: Sequence[int] = (),
+    ):
         super().__init__()
         self.items = ItemTower(features, settings.dim, settings.features, settings.id_dropout)
         by_session = settings.objective == "next_session"
-        self.users = SessionTower(settings, length, border(session_gap)) if by_session else UserTower(settings, length, columns)
+        self.users = SessionTower(settings, length, border(session_gap)) if by_session else UserTower(settings, length, columns, heads)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
         self.popularity = nn.Parameter(torch.tensor(settings.popularity))
 
@@ -369,12 +410,13 @@ class Towers(nn.Module):
         found = np.zeros((len(histories), vectors.shape[1]), np.float32)
         items = torch.from_numpy(vectors)
         for first in range(0, len(histories), block):
-            item, kind, gap, length = histories[first : first + block].padded()
+            part = histories[first : first + block]
+            item, kind, gap, length = part.padded()
             told = np.flatnonzero(length)
             if len(told):
                 rows, kinds, gaps, lengths = (torch.from_numpy(x[told]) for x in (item, kind, gap, length))
-                device = self.log_scale.device
-                seen = self.users.last(items[rows].to(device), kinds.to(device), gaps.to(device), lengths.to(device))
+                where = torch.from_numpy(part.surface[told]) if len(part.surface) else torch.zeros(len(told), dtype=torch.int32)
+                seen = self.users.last(*(given.to(self.log_scale.device) for given in (items[rows], kinds, gaps, lengths, where)))
                 found[first + told] = seen.cpu().numpy()
         return found
 

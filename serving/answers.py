@@ -64,7 +64,7 @@ def _measured(request: Request, past: History, owner: str, k: int, wish: Wish, i
     """Remember what somebody was shown, where they are measured; a release that is on trial as a shadow is asked for them too, later."""
     engine: Engine = request.app.state.engine
     trial, snapshot = engine.trial, engine.shows(owner)
-    special = wish.cursor is not None or wish.include_items is not None or wish.filters
+    special = wish.cursor is not None or wish.include_items is not None or wish.filters or wish.surface is not None
     if special or not items or snapshot is None or not request.app.state.online.measures(owner, trial):
         return
     shadow = None
@@ -88,10 +88,11 @@ async def page(
 ) -> tuple[list[dict[str, Any]], Response, Made | None]:
     """Return one page, the answer that holds it and says where the next one begins, and how the list was made (serving.impressions)."""
     there_is_one(request)
+    past = past.on(wish.surface)
     exclude_seen = seen(request, wish.exclude_seen)
     # how a page is arranged is left out: the next one may be arranged otherwise, as when nothing could be explored
     rules: dict[str, Any] = {"exclude_items": wish.exclude_items, "include_items": wish.include_items, "filters": wish.filters}
-    asked = cursors.question(user=user_id, exclude_seen=exclude_seen, **rules)
+    asked = cursors.question(user=user_id, exclude_seen=exclude_seen, surface=wish.surface, **rules)
     shown = NO_ITEMS if wish.cursor is None else cursors.decode(wish.cursor, asked)
     metrics: Metrics = request.app.state.metrics
     house: Rules = request.app.state.rules.now
@@ -112,7 +113,8 @@ async def page(
     shown = np.concatenate([shown, now_shown]) if len(shown) else now_shown
     more = (len(items) == k or (bool(house.cap) and len(items) < ranked)) and len(shown) <= cursors.SHOWN
     made = None
-    if not (degraded or house or wish.cursor is not None or wish.exclude_items or wish.include_items is not None or wish.filters):
+    special = wish.cursor is not None or wish.exclude_items or wish.include_items is not None or wish.filters or wish.surface is not None
+    if not (degraded or house or special):
         made = Made(snapshot.id, k, wish.explore, wish.diversity, exclude_seen)
     variant = _variant(request.app.state.engine, snapshot) if user_id is not None else None
     return items, answered(snapshot, items, request_id, degraded, cursors.encode(asked, shown) if more else None, variant), made

@@ -63,6 +63,7 @@ from serving.messages import (
     INCLUDE,
     MAX_CURSOR,
     MAX_K,
+    SURFACE,
     Accepted,
     Alive,
     Answer,
@@ -176,6 +177,7 @@ async def recommend(
     explain: Annotated[bool, Query(description=EXPLAIN)] = False,
     diversity: Annotated[Unit, Query(description=DIVERSITY)] = 0.0,
     explore: Annotated[Unit, Query(description=EXPLORE)] = 0.0,
+    surface: Annotated[Id | None, Query(description=SURFACE)] = None,
 ) -> Response:
     """Recommend items to a user. Every event acknowledged before is counted."""
     wish = Wish(
@@ -187,6 +189,7 @@ async def recommend(
         explain=explain,
         diversity=diversity,
         explore=explore,
+        surface=surface,
     )
     return await recommended(request, user_id, k, wish)
 
@@ -211,12 +214,20 @@ async def why_not(
     exclude_items: Annotated[list[Id] | None, Query(max_length=MAX_K, description=f"{EXCLUDE}; may be said several times")] = None,
     include_items: Annotated[list[Id] | None, Query(max_length=MAX_K, description=f"{INCLUDE}; may be said several times")] = None,
     filters: Annotated[str | None, Query(max_length=4096, description=f"JSON: {FILTERS}")] = None,
+    surface: Annotated[Id | None, Query(description=SURFACE)] = None,
 ) -> Response:
     """Say why a user is not recommended an item: at which stage it falls out, or where it stands."""
     past, degraded = await history(request, user_id)
     snapshot = there_is_one(request)
     snapshot = request.app.state.engine.shows(user_id) or snapshot
-    wish = Wish(exclude_seen=exclude_seen, exclude_items=exclude_items or [], include_items=include_items, filters=_filters(filters))
+    wish = Wish(
+        exclude_seen=exclude_seen,
+        exclude_items=exclude_items or [],
+        include_items=include_items,
+        filters=_filters(filters),
+        surface=surface,
+    )
+    past = past.on(surface)
     found = reasons.why_not(snapshot, past, item_id, k, seen(request, exclude_seen), wish.exclude_items, include_items, wish.filters)
     if request.app.state.rules.now and found["stage"] in ("recommended", "ranked"):
         found = by_house_rules(found, item_id, (await page(request, past, k, wish, user_id, degraded, request_id(request)))[0])

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -22,6 +22,7 @@ class Event:
     session_id: str | None = None
     value: float | None = None
     request_id: str | None = None
+    surface: str | None = None
 
     @property
     def owner(self) -> str:
@@ -37,16 +38,17 @@ class Event:
     def named(self) -> "Event":
         """Return the same event with its id written into it."""
         user, session = self.user_id, self.session_id
-        return Event(self.item_id, self.event_type, self.timestamp, self.id, user, session, self.value, self.request_id)
+        return Event(self.item_id, self.event_type, self.timestamp, self.id, user, session, self.value, self.request_id, self.surface)
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Events of one person, oldest first: item ids, event type codes and times in ms."""
+    """Events of one person, oldest first: item ids, event type codes and times in ms; surface: where they are now, if that is known."""
 
     items: list[str]
     kinds: list[int]
     times: list[int]
+    surface: str | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -75,4 +77,9 @@ class History:
     def take(self, places: Iterable[int]) -> "History":
         """Return some of the events, in the order asked for."""
         rows = [(self.items[place], self.kinds[place], self.times[place]) for place in places]
-        return History(*(list(column) for column in zip(*rows, strict=True))) if rows else History([], [], [])
+        items, kinds, times = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
+        return History(items, kinds, times, self.surface)
+
+    def on(self, surface: str | None) -> "History":
+        """Return the same person on a surface."""
+        return self if surface is None else replace(self, surface=surface)

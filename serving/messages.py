@@ -95,6 +95,7 @@ class EventIn(_Body):
     session_id: SessionId | None = None
     value: Share | None = None
     request_id: Id | None = Field(None, description="the request_id of the answer that showed the item")
+    surface: Id | None = Field(None, description="where it happened: a part of the app, a market, a kind of profile")
 
     @model_validator(mode="after")
     def _somebody(self) -> "EventIn":
@@ -128,6 +129,7 @@ EXPLORE = (
     "is asked for, is logged as an impression with that as value"
 )
 EXPLAIN = "say of each item because of which watched ones it is there; it costs about ten times as much"
+SURFACE = "where the list will be shown, as events say it: answered by that surface's head where the release has one (strategy heads)"
 EXCLUDE = "items to leave out"
 INCLUDE = "nothing but these"
 
@@ -143,6 +145,7 @@ class Wish(_Body):
     explain: bool = Field(False, description=EXPLAIN)
     diversity: Unit = Field(0.0, description=DIVERSITY)
     explore: Unit = Field(0.0, description=EXPLORE)
+    surface: Id | None = Field(None, description=SURFACE)
 
 
 class RecommendIn(Wish):

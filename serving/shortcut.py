@@ -44,6 +44,7 @@ class _Event(msgspec.Struct, forbid_unknown_fields=True):
     session_id: _Id | None = None
     value: Annotated[float, Meta(ge=0, le=1)] | None = None
     request_id: _Id | None = None
+    surface: _Id | None = None
 
 
 _one = msgspec.json.Decoder(_Event)
@@ -92,10 +93,10 @@ class Shortcut:
             nobody, prefixed = user is None and session is None, (user or "").startswith(PREFIX) or (session or "").startswith(PREFIX)
             if event.timestamp > latest or nobody or prefixed:
                 return None
-        batch = [
-            Event(e.item_id, e.event_type, round(e.timestamp * 1000), e.event_id or "", e.user_id, e.session_id, e.value, e.request_id)
-            for e in told
-        ]
+        batch = []
+        for e in told:
+            when, id = round(e.timestamp * 1000), e.event_id or ""
+            batch.append(Event(e.item_id, e.event_type, when, id, e.user_id, e.session_id, e.value, e.request_id, e.surface))
         return await self._answered(scope, "add_events", taken(Request(scope), batch))
 
     async def _answered(self, scope: Scope, route: str, work: Coroutine[Any, Any, Response]) -> Response:

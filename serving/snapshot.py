@@ -25,7 +25,7 @@ from recsys.fusion import Fusion
 from recsys.index import ItemIndex
 from recsys.neighbours import Neighbours
 from recsys.registry import FORMAT, Release
-from recsys.sessions import Histories, ranges
+from recsys.sessions import NOWHERE, Histories, ranges
 from recsys.vocab import Vocabulary
 from recsys.voting import seal
 from serving.arrange import POOL, diversified, explored, propensities
@@ -47,7 +47,9 @@ NO_FACTOR = np.zeros(0)
 NOTHING = Returns(NO_ROWS, NO_ROWS, NO_ROWS)
 DISLIKE = events.CODE["dislike"]
 NEGATIVE = frozenset(events.CODE[name] for name in events.NEGATIVE)
-FEED = "items", "kinds", "gaps", "lengths"
+FEED = "items", "kinds", "gaps", "lengths", "surface"
+"""What the user tower is asked; the last only where it has heads."""
+
 READ = frozenset(events.CODE[name] for name in events.HISTORY)
 
 NO_RULES = Rules()
@@ -114,7 +116,8 @@ class Snapshot:
     By vocabulary row: vectors (n + 1, d) that histories are read from, prototypes (n + 1, d) that items are found at and bias (n + 1,),
     mapped from files; popularity (n + 1,) as a share of the most popular item's, share (n + 1,) of all that is watched. popular (n,) rows,
     most popular first; lift (n + 1,): what the fused score of whoever has a history is multiplied by; kinds: how many events of each type
-    the towers have learned from; scale: what turns the index's scores into logits; now: the newest event that the release has learned, ms.
+    the towers have learned from; surfaces: those that the user tower has heads for; scale: what turns the index's scores into logits; now:
+    the newest event that the release has learned, ms.
     withdrawn (n + 1,) bool: what nobody is recommended any more, (0,) where that is nothing; fingerprints: what cursors know items by,
     sorted, and whose row each is; cold: rows and scores for whom nothing is known, None where those are the popular ones; gone: items that
     were withdrawn before the release knew them. Behind the n items of the release, and not in its index, stand those that came since
@@ -137,6 +140,7 @@ class Snapshot:
     fusion: Fusion | None
     again: Again
     kinds: np.ndarray
+    surfaces: tuple[str, ...]
     scale: float
     now: int
     shelf: Shelf
@@ -203,6 +207,7 @@ class Snapshot:
             fusion=Fusion.read(release.folder) if config["neighbours"]["fuse"] else None,
             again=Again.read(release.folder),
             kinds=np.array(release.manifest["kinds"], np.int64),
+            surfaces=tuple(release.manifest["surfaces"]),
             scale=release.manifest["scale"],
             now=now,
             shelf=Shelf(CATALOGUE.empty_table(), vocab),
@@ -283,7 +288,7 @@ class Snapshot:
             )
         if n:
             one = np.ones(1, np.int64)
-            user = self._users(Histories(np.array([0, 1]), one, one, one))[0]
+            user = self._users(Histories(np.array([0, 1]), one, one, one, one if self.surfaces else NOWHERE))[0]
             if user.shape != (width,) or not np.isfinite(user).all():
                 raise ReleaseDamaged(f"release {self.id}: its user tower does not give {width} numbers; roll back with: recsys rollback")
             self._searched(user, 10, NO_ROW, NOBODY)
@@ -398,7 +403,8 @@ class Snapshot:
         known = (item > 0) & events.IS_HISTORY[kind]
         if not known.all():
             item, kind, time = item[known], kind[known], time[known]
-        past = Histories(np.array([0, len(item)]), item, kind, time)
+        surface = np.array([events.surface_number(ask.history.surface)]) if self.surfaces else NOWHERE
+        past = Histories(np.array([0, len(item)]), item, kind, time, surface)
         own, refuses = item, bool((kind == DISLIKE).any())
         if not ask.exclude_seen:  # what the last word says no to stays out all the same
             last_word = dict(zip(item.tolist(), kind.tolist(), strict=True))
@@ -506,14 +512,16 @@ class Snapshot:
     def _users(self, past: Histories) -> np.ndarray:
         """Run the user tower on what it reads of histories -> (B, d), zeros where there is nothing to read."""
         parts = feed(past.start, past.item, past.kind, past.time, self.vectors.base, self.vectors.more, self.history)
+        if self.surfaces:
+            parts = (*parts, past.surface.astype(np.int64))
         told = parts[3] > 0
         if told.all():
-            found: np.ndarray = self.user_tower.run(["user"], dict(zip(FEED, parts, strict=True)))[0]
+            found: np.ndarray = self.user_tower.run(["user"], dict(zip(FEED, parts, strict=False)))[0]
             return found
         users = np.zeros((len(past), self.vectors.width), np.float32)
         if told.any():
             some = (part[told] for part in parts)
-            users[told] = self.user_tower.run(["user"], dict(zip(FEED, some, strict=True)))[0]
+            users[told] = self.user_tower.run(["user"], dict(zip(FEED, some, strict=False)))[0]
         return users
 
     def pushed(self, disliked: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -638,7 +646,7 @@ def _together(past: Sequence[Histories]) -> Histories:
     """Put histories of one person each into one."""
     if len(past) == 1:
         return past[0]
-    columns = ([getattr(one, name) for one in past] for name in ("item", "kind", "time"))
+    columns = ([getattr(one, name) for one in past] for name in ("item", "kind", "time", "surface"))
     return Histories(np.cumsum([0, *(len(one.item) for one in past)]), *map(np.concatenate, columns))
 
 

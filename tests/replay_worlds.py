@@ -22,6 +22,7 @@ def log_of(*rows: tuple[str | None, str, float] | tuple[str | None, str, float, 
             "value": pa.nulls(len(rows), pa.float32()),
             "session_id": pa.array(who if session else [None] * len(rows), pa.string()),
             "request_id": pa.nulls(len(rows), pa.string()),
+            "surface": pa.nulls(len(rows), pa.string()),
         },
         schema=SCHEMA,
     )

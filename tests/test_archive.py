@@ -56,7 +56,7 @@ def test_every_event_reaches_the_log_once_and_leaves_the_stream(server, store, t
 
 
 def test_the_log_holds_every_column_of_an_event(server, store, tmp_path):
-    whole = Event("heat", "watch", 1_700_000_000_123, "e1", "ann", "s1", 0.5, "r1")
+    whole = Event("heat", "watch", 1_700_000_000_123, "e1", "ann", "s1", 0.5, "r1", "kids")
     bare = Event("heat", "impression", 1_700_000_000_124, session_id="s2")
     send(server, whole, bare)
     archive(store, "t", tmp_path)
@@ -65,9 +65,10 @@ def test_the_log_holds_every_column_of_an_event(server, store, tmp_path):
     first, second = sorted(table.cast(SCHEMA).to_pylist(), key=lambda row: row["timestamp"])
     assert (first.pop("timestamp").timestamp(), second.pop("timestamp").timestamp()) == (1_700_000_000.123, 1_700_000_000.124)
     assert first == {
-        "event_id": "e1", "user_id": "ann", "item_id": "heat", "event_type": "watch", "value": 0.5, "session_id": "s1", "request_id": "r1"
+        "event_id": "e1", "user_id": "ann", "item_id": "heat", "event_type": "watch", "value": 0.5, "session_id": "s1",
+        "request_id": "r1", "surface": "kids",
     }  # fmt: skip
-    assert (second["user_id"], second["session_id"], second["value"]) == (None, "s2", None)
+    assert (second["user_id"], second["session_id"], second["value"], second["surface"]) == (None, "s2", None, None)
     assert second["event_id"] == bare.id
 
 

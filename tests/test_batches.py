@@ -65,7 +65,9 @@ def stretch(*items):
 
 def without_wishes(start, item, *rest):
     """Examples for which no neighbour had a word."""
-    return Examples(start, np.zeros(len(start) - 1, np.uint64), item, *rest, np.zeros((len(item), WISHES), np.int32))
+    return Examples(
+        start, np.zeros(len(start) - 1, np.uint64), item, *rest, np.zeros((len(item), WISHES), np.int32), np.zeros(len(item), np.int32)
+    )
 
 
 def wishing(*wish, item=(9, 9, 9)):

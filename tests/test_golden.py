@@ -14,24 +14,32 @@ from recsys.log import VERSION, Log, Position
 
 GOLDEN = Path(__file__).parent / "golden"
 
-NAMES = ("event_id", "user_id", "item_id", "timestamp", "event_type", "value", "session_id", "request_id")
+NAMES = ("event_id", "user_id", "item_id", "timestamp", "event_type", "value", "session_id", "request_id", "surface")
 ROWS = [
-    ("e0", "ann", "heat", NOW, "impression", None, "s1", "r1"),
-    ("e1", "ann", "heat", NOW + 1, "click", None, "s1", "r1"),
-    ("e2", "ann", "heat", NOW + 2_500, "watch", 0.25, "s1", None),
-    ("e2", "bob", "heat", NOW - 86_400_000, "play", None, None, None),
-    ("e3", None, "Ōkami, “das Spiel”", 0, "like", 1.0, "nobody's", None),
-    ("e4", "bob", "heat", 253_402_300_799_999, "dislike", 0.0, "", ""),
-    ("e5", "ünï", "heat", NOW, "complete", None, "s2", None),
-    ("e6", "ünï", "seven", NOW, "skip", None, "s2", None),
-    ("e7", "ünï", "seven", NOW, "add_to_list", None, "s2", None),
-    ("e8", "ünï", "seven", NOW, "undo", None, "s2", None),
+    ("e0", "ann", "heat", NOW, "impression", None, "s1", "r1", "home"),
+    ("e1", "ann", "heat", NOW + 1, "click", None, "s1", "r1", "home"),
+    ("e2", "ann", "heat", NOW + 2_500, "watch", 0.25, "s1", None, None),
+    ("e2", "bob", "heat", NOW - 86_400_000, "play", None, None, None, None),
+    ("e3", None, "Ōkami, “das Spiel”", 0, "like", 1.0, "nobody's", None, "kids, 日本"),
+    ("e4", "bob", "heat", 253_402_300_799_999, "dislike", 0.0, "", "", ""),
+    ("e5", "ünï", "heat", NOW, "complete", None, "s2", None, None),
+    ("e6", "ünï", "seven", NOW, "skip", None, "s2", None, None),
+    ("e7", "ünï", "seven", NOW, "add_to_list", None, "s2", None, None),
+    ("e8", "ünï", "seven", NOW, "undo", None, "s2", None, None),
 ]
-"""What golden/segment-1.parquet holds. A later version says here what it reads in place of what was not known then."""
+"""What golden/segment-2.parquet holds."""
+
+SINCE = {"surface": 2}
+"""The version by which a column came: in what was written before, it is null."""
 
 
-def expected() -> pa.Table:
-    return event_table([dict(zip(NAMES, row, strict=True)) for row in ROWS])
+def rows(version: int) -> list[tuple[object, ...]]:
+    """Return what is read of a golden file."""
+    return [tuple(None if SINCE.get(name, 1) > version else cell for name, cell in zip(NAMES, row, strict=True)) for row in ROWS]
+
+
+def expected(version: int | None = None) -> pa.Table:
+    return event_table([dict(zip(NAMES, row, strict=True)) for row in rows(version or today())])
 
 
 def log_of(golden: Path, folder: Path) -> Log:
@@ -53,8 +61,10 @@ def test_a_segment_of_every_version_is_read_event_by_event(version: int, tmp_pat
     assert {row[4] for row in ROWS} == set(EVENT_TYPES)
     log = log_of(named(version), tmp_path / "log")
     found = log.read()
-    assert found.equals(expected())
-    assert [tuple(row.values()) for row in found.set_column(3, "timestamp", found["timestamp"].cast(pa.int64())).to_pylist()] == ROWS
+    assert found.equals(expected(version))
+    assert [tuple(row.values()) for row in found.set_column(3, "timestamp", found["timestamp"].cast(pa.int64())).to_pylist()] == rows(
+        version
+    )
     assert found["timestamp"][5].as_py() == datetime(9999, 12, 31, 23, 59, 59, 999_000, UTC)
     assert log.notes() == {"note.stream.3": "1700000000000-7"}
     assert log.holds(expected()).all()
@@ -83,11 +93,11 @@ def relabel(path: Path, version: bytes | None) -> None:
     pq.write_table(table.replace_schema_metadata(metadata | ({VERSION: version} if version is not None else {})), path)
 
 
-@pytest.mark.parametrize("version", [b"2", b"10", b"", b"one", b"\xff", b"-1"])
+@pytest.mark.parametrize("version", [b"3", b"10", b"", b"one", b"\xff", b"-1"])
 def test_a_segment_of_a_newer_version_is_refused_by_whoever_reads_it(version: bytes, tmp_path: Path) -> None:
-    log = log_of(named(1), tmp_path / "log")
+    log = log_of(named(2), tmp_path / "log")
     relabel(log.segments()[0], version)
-    way = f"is of version {version.decode(errors='replace')} of the log's schema, and this recsys reads versions up to 1; update recsys"
+    way = f"is of version {version.decode(errors='replace')} of the log's schema, and this recsys reads versions up to 2; update recsys"
     for read in (
         log.read,
         log.notes,
@@ -107,6 +117,6 @@ def test_one_that_says_no_version_is_read_and_put_together_it_says_one(tmp_path:
         relabel(log.segments()[-1], None)
     assert log.read().equals(expected())
     log.compact()
-    assert [pq.read_schema(path).metadata.get(VERSION) for path in log.segments()] == [b"1", None, None]
+    assert [pq.read_schema(path).metadata.get(VERSION) for path in log.segments()] == [b"2", None, None]
     assert log.read().equals(expected())
     assert log.notes() == {"note.at": "1"}

@@ -76,11 +76,22 @@ def test_without_a_scenario_the_app_is_what_it_was(tmp_path: Path) -> None:
     home, digest = Home(tmp_path), hashlib.sha256()
     simulate(home, users=50, items=40, days=10, seed=1)
     log = Log(home.log).read()
-    for name in log.column_names:
+    assert log["surface"].null_count == len(log)
+    for name in (name for name in log.column_names if name != "surface"):  # which came later
         digest.update(repr(log[name].to_pylist()).encode())
     digest.update(repr(Catalogue(home.items).read().to_pylist()).encode())
     assert len(log) == 609
     assert digest.hexdigest() == "5293ac12a286924ab3654bcb1722dedf6b7edbd260abe6b179405bad1594a186"  # of the day before there were any
+
+
+def test_markets_are_the_surfaces_of_their_events_and_nothing_else_is_said_anew() -> None:
+    scenario = make_scenario("task", 30, 60, 10, 0)
+    told, plain = scenario.events(), events(scenario.days())
+    assert told.drop_columns(["surface"]).equals(plain.drop_columns(["surface"]))
+    market = {row["item_id"]: row["market"] for row in scenario.films().to_pylist()}
+    assert told["surface"].to_pylist() == [market[item] for item in told["item_id"].to_pylist()]
+    assert len(set(told["surface"].to_pylist())) == 3
+    assert all(make_scenario(name, 30, 60, 10, 0).events()["surface"].null_count > 0 for name in ("class", "domain"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -173,7 +184,7 @@ def test_the_command_writes_the_scenario_and_says_when_what_is_true(
     table = Log(Home(tmp_path).log).read()
     assert said["already_known"] == len(table) > 30
     scenario = make_scenario(name, 30, 60, 10, 0)
-    assert table.equals(events(scenario.days()))
+    assert table.equals(scenario.events())
     assert [phase["name"] for phase in said["phases"]] == [phase.name for phase in scenario.phases]
     assert said["phases"][1]["from"] == str(OPENING + timedelta(days=scenario.phases[1].begin))
     assert said["phases"][-1]["until"] == str(date(2024, 1, 11))

@@ -28,6 +28,7 @@ def table(*rows: tuple) -> pa.Table:
         "value": pa.nulls(len(full), pa.float32()),
         "session_id": pa.array([row[1] for row in full], pa.string()),
         "request_id": pa.nulls(len(full), pa.string()),
+        "surface": pa.nulls(len(full), pa.string()),
     }
     return pa.table(columns).cast(SCHEMA)
 

@@ -47,8 +47,8 @@ PLAY = {"user_id": "ann", "item_id": "east", "event_type": "play", "timestamp": 
 BODIES: dict[str, Any] = {
     "one": PLAY,
     "whole seconds": {**PLAY, "timestamp": int(NOW)},
-    "everything": {**PLAY, "event_id": "e", "session_id": "s", "value": 0.25, "request_id": "r"},
-    "nulls": {**PLAY, "event_id": None, "session_id": None, "value": None, "request_id": None},
+    "everything": {**PLAY, "event_id": "e", "session_id": "s", "value": 0.25, "request_id": "r", "surface": "kids"},
+    "nulls": {**PLAY, "event_id": None, "session_id": None, "value": None, "request_id": None, "surface": None},
     "a session alone": {**{name: value for name, value in PLAY.items() if name != "user_id"}, "session_id": "s"},
     "any letters": {**PLAY, "item_id": "a/b \u00e5\U0001f3ac", "user_id": "\u00e9 ?&"},
     "many": [PLAY, {**PLAY, "item_id": "west", "event_type": "dislike"}, {**PLAY, "timestamp": NOW + 1.5}],

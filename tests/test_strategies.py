@@ -37,7 +37,7 @@ def world(memory: bool = True):
 
 
 def test_the_contract_runs_over_every_strategy():
-    names = "adapters ader agem columns der distill ema ewc gem generate naive partial replay soup surprise"
+    names = "adapters ader agem columns der distill ema ewc gem generate heads naive partial replay soup surprise"
     assert sorted(STRATEGIES) == names.split()
 
 

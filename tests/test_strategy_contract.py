@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from recsys.catalogue import Catalogue
 from recsys.errors import BadInput
-from recsys.events import milliseconds
+from recsys.events import milliseconds, surface_number
 from recsys.home import Home
 from recsys.log import Log
 from recsys.registry import Registry
@@ -36,6 +36,7 @@ TINY = {
 }  # fmt: skip
 SMALLER = {
     "ewc": "samples=10", "der": "size=50, items=8", "ader": "size=30", "agem": "samples=16", "gem": "samples=8", "generate": "sessions=40",
+    "heads": "least=5",
 }  # fmt: skip
 ALL = {name: f"{name}({SMALLER.get(name, '')})" for name in sorted(STRATEGIES)}
 VARIANTS = {
@@ -54,13 +55,22 @@ def settings(expression: str) -> Settings:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[pa.Table], dict[str, Any]]:
-    """Three stretches of a simulated log, in each of which new films come, and what is known of the films."""
+    """Three stretches of a simulated log, in each of which new films come, and what is known of the films. Some people are on "tv", later
+    others on "phone" too.
+    """
     home = Home(tmp_path_factory.mktemp("story") / "home")
     simulate(home, users=50, items=100, days=42, seed=3)
     events = Log(home.log).read()
+    events = events.set_column(events.column_names.index("surface"), events.schema.field("surface"), surfaces(events))
     day = (milliseconds(events) - milliseconds(events)[0]) // DAY
     stretches = [events.filter(pa.array((day >= first) & (day < behind))) for first, behind in ((0, 14), (14, 28), (28, 43))]
     return stretches, Catalogue(home.items).items()
+
+
+def surfaces(events: pa.Table) -> pa.Array:
+    person = np.array([int(name.removeprefix("user-")) % 3 for name in events["user_id"].to_pylist()])
+    late = milliseconds(events) >= milliseconds(events)[0] + 28 * DAY
+    return pa.array(np.where(person == 0, "tv", np.where((person == 1) & late, "phone", None)), pa.string())
 
 
 Story = tuple[list[pa.Table], dict[str, Any]]
@@ -103,11 +113,13 @@ def same(one: Candidate, other: Candidate) -> bool:
     for a, b in ((weights(one), weights(other)), (one.strategy_state, other.strategy_state)):
         if a.keys() != b.keys() or not all(torch.equal(a[name], b[name]) for name in a):
             return False
+    if one.surfaces != other.surfaces or not torch.equal(one.towers.users.labels, other.towers.users.labels):
+        return False
     return np.array_equal(one.memory.examples.item, other.memory.examples.item)
 
 
 def test_the_contract_runs_over_every_strategy() -> None:
-    assert len(ALL) == 15
+    assert len(ALL) == 16
 
 
 @pytest.mark.parametrize("name", sorted(EVERY))
@@ -161,7 +173,8 @@ def test_prepare_leaves_every_score_as_it_was(name: str, story: Story, fitted: C
     np.testing.assert_array_equal(seen[0].item_vectors()[:known], parent.towers.item_vectors())
     people = np.random.default_rng(0).integers(1, known, (30, 5)), np.ones((30, 5), np.int64)
     items, kinds = parent.towers.items(torch.from_numpy(people[0])[0]).expand(30, -1, -1), torch.from_numpy(people[1])
-    assert torch.equal(seen[0].eval().users(items, kinds, kinds), parent.towers.users(items, kinds, kinds))
+    everywhere = torch.from_numpy(np.random.default_rng(1).choice([0, surface_number("tv"), surface_number("phone")], (30, 5)))
+    assert torch.equal(seen[0].eval().users(items, kinds, kinds, everywhere), parent.towers.users(items, kinds, kinds))
 
 
 def refusal(expression: str) -> str:
@@ -188,10 +201,12 @@ def test_every_pair_runs_or_is_refused_with_the_reason(story: Story, knowing: Ca
             continue
         assert all(torch.isfinite(value).all() for value in weights(updated(knowing, short, 1, expression)).values())
         ran += 1
-    assert (ran, refused) == (105 - 8, 8)
+    assert (ran, refused) == (120 - 9, 9)
 
 
-@pytest.mark.parametrize("left", [("adapters", "generate", "ema", "gem"), ("ader", "agem", "columns", "der", "gem", "replay", "soup")])
+@pytest.mark.parametrize(
+    "left", [("adapters", "generate", "ema", "gem"), ("ader", "agem", "columns", "der", "gem", "heads", "replay", "soup")]
+)
 def test_all_that_go_together_run_at_once(left: tuple[str, ...], story: Story, fitted: Callable[[str], Candidate]) -> None:
     expression = "+".join(ALL[name] for name in sorted(ALL) if name not in left)
     first = updated(fitted(expression), story, 1)

@@ -30,6 +30,7 @@ def log(n: int, seed: int, items: int = 100, kinds: tuple[str, ...] = ("play",),
             "value": pa.nulls(n, pa.float32()),
             "session_id": pa.nulls(n, pa.string()),
             "request_id": pa.nulls(n, pa.string()),
+            "surface": pa.nulls(n, pa.string()),
         },
         schema=SCHEMA,
     )

@@ -46,6 +46,7 @@ NO_MEMORY = {
     "memory:weight": np.zeros(0, np.float32),
     "memory:moment": np.zeros(0, np.int16),
     "memory:wish": np.zeros((0, 5), np.int32),
+    "memory:surface": np.zeros(0, np.int32),
     "memory:keys": np.zeros(0),
 }
 """What a release writes whose replay memory is empty (training.candidate.memory_tensors); without torch."""
@@ -111,7 +112,7 @@ def publish_release(
             "why": "test",
             "code": "test",
         }
-        about |= {"scale": scale, "now": NOW, "format": FORMAT, "kinds": [1000] * len(EVENT_TYPES)}
+        about |= {"scale": scale, "now": NOW, "format": FORMAT, "kinds": [1000] * len(EVENT_TYPES), "surfaces": []}
         return registry.publish(draft, registry.next_id(), registry.current(), about | more)
 
 

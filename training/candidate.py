@@ -17,7 +17,7 @@ from recsys.again import Again
 from recsys.batches import Examples, ItemCounts
 from recsys.content import features
 from recsys.errors import BadInput
-from recsys.events import EVENT_TYPES
+from recsys.events import EVENT_TYPES, surface_number
 from recsys.files import sha256
 from recsys.fusion import Fusion, Votes
 from recsys.index import QUESTIONS, ItemIndex
@@ -47,8 +47,8 @@ class Candidate:
     """A trained recommender that has not been published.
 
     titles: title and genres by item id, for people to read. parent: the release it grew from, None for a first fit.
-    kinds: how many events of each type it has learned from, by code. number: how many updates lie behind it; with the seed it settles
-    every draw. notes: losses and counts of the training.
+    kinds: how many events of each type it has learned from, by code. surfaces: the names of those that its user tower has heads for, in
+    their order. number: how many updates lie behind it; with the seed it settles every draw. notes: losses and counts of the training.
     """
 
     settings: Settings
@@ -63,6 +63,7 @@ class Candidate:
     strategy_state: dict[str, Tensor]
     titles: Catalogue
     kinds: np.ndarray = field(default_factory=lambda: np.zeros(len(EVENT_TYPES), np.int64))
+    surfaces: tuple[str, ...] = ()
     position: Position = field(default_factory=Position)
     parent: Release | None = None
     number: int = 0
@@ -172,6 +173,7 @@ class Candidate:
             "lean": self.prototypes.lean,
             "scale": self.towers.scale().item(),
             "kinds": self.kinds.tolist(),
+            "surfaces": list(self.surfaces),
             "metrics": {**learned, **{name: round(value, 5) for name, value in sorted(self.notes.items())}},
         }
 
@@ -190,7 +192,8 @@ class Candidate:
         items = pq.read_table(release.file("items.parquet"))
         tower_features: list[list[int]] = [[], *items["features"].to_pylist()]
         weights = load_file(release.file("towers.safetensors"))
-        towers = Towers(own.model, tower_features, own.data.history, own.data.session_gap, columns(weights))
+        heads = [surface_number(name) for name in release.manifest["surfaces"]]
+        towers = Towers(own.model, tower_features, own.data.history, own.data.session_gap, columns(weights), heads)
         towers.load_state_dict(weights)
         state = load_file(release.file(STATE))
         neighbours = Neighbours.read(release.folder)
@@ -210,6 +213,7 @@ class Candidate:
             strategy_state=state,
             titles={row["item_id"]: row for row in items.select(["item_id", "title", "genres"]).to_pylist()},
             kinds=np.array(release.manifest["kinds"], np.int64),
+            surfaces=tuple(release.manifest["surfaces"]),
             position=release.position,
             parent=release,
             number=release.manifest["number"],

@@ -31,7 +31,8 @@ def grown(towers: Towers, settings: Settings, features: list[list[int]], session
     state = towers.state_dict()
     old = state.pop("items.ids.weight")
     known, rows = len(old), len(features)
-    bigger = Towers(settings.model, features, settings.data.history, settings.data.session_gap, columns(state))
+    heads = towers.users.labels.tolist()
+    bigger = Towers(settings.model, features, settings.data.history, settings.data.session_gap, columns(state), heads)
     bigger.load_state_dict(state, strict=False)
     own = bigger.items.ids.weight
     own[:known] = old

@@ -85,4 +85,4 @@ def _before(towers: Towers, some: Examples, vectors: torch.Tensor) -> tuple[torc
     towers.eval()
     made = batch(some)
     learned = made.weight > 0
-    return towers.users(vectors[made.item], made.kind, made.gap)[learned], made.target[learned]
+    return towers.users(vectors[made.item], made.kind, made.gap, made.surface)[learned], made.target[learned]

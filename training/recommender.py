@@ -28,7 +28,7 @@ from training.job import fit_and_publish, update_and_publish
 class Recommender:
     """Learns from events, goes on learning, recommends.
 
-        model = Recommender().fit(events)          # columns user_id, item_id, timestamp (+ event_type, value, session_id)
+        model = Recommender().fit(events)          # columns user_id, item_id, timestamp (+ event_type, value, session_id, surface)
         model.partial_fit(newer_events)            # new users and new items are welcome
         model.recommend(["ann", "bob"], k=10)      # -> user_id, item_id, score, rank
 
@@ -49,7 +49,7 @@ class Recommender:
         """Add events to the log and train from scratch on all of it.
 
         events: user_id (or session_id), item_id, timestamp (s, ms, datetime or ISO-8601), optionally event_type, value,
-        session_id, event_id; items: item_id and what describes them (title, genres, ...). Raises BadInput.
+        session_id, surface, event_id; items: item_id and what describes them (title, genres, ...). Raises BadInput.
         """
         self._take(events, items)
         fit_and_publish(self.home, self.settings)
@@ -67,10 +67,11 @@ class Recommender:
         update_and_publish(self.home, self.settings)
         return self
 
-    def recommend(self, users: Iterable[str] | str, k: int = 10, exclude_seen: bool = True) -> pd.DataFrame:
+    def recommend(self, users: Iterable[str] | str, k: int = 10, exclude_seen: bool = True, surface: str | None = None) -> pd.DataFrame:
         """Return user_id, item_id, score, rank: the best `k` items of each user, best first.
 
-        A user nobody has met gets what is popular. Disliked and skipped items are never recommended.
+        A user nobody has met gets what is popular. Disliked and skipped items are never recommended. surface: where they will be shown, as
+        events say it; what the strategy `heads` has learned of it counts.
         """
         _check_k(k)
         users = [str(user) for user in ([users] if isinstance(users, str) else users)]
@@ -78,7 +79,7 @@ class Recommender:
         table = Log(self.home.log).read()
         table = table.filter(pc.is_in(table["user_id"], value_set=pa.array(users, pa.string())))
         data = candidate.settings.data
-        table = _with_a_last_event(counted(table, positive(data.positive)), users)
+        table = _with_a_last_event(counted(table, positive(data.positive)), users, surface)
         sessions = sessionise(table, candidate.vocab, data.session_gap)
         at = sessions.start[1:] - 1  # the made-up last event of each user: everything real lies before it
         past = histories(sessions, at, candidate.settings.serving.profile_events)
@@ -207,10 +208,11 @@ def _listed(candidate: Candidate, scores: np.ndarray, k: int) -> pd.DataFrame:
     return pd.DataFrame({"item_id": ids, "score": scores[best], "rank": np.arange(1, len(best) + 1)})
 
 
-def _with_a_last_event(table: pa.Table, users: list[str]) -> pa.Table:
+def _with_a_last_event(table: pa.Table, users: list[str], surface: str | None) -> pa.Table:
     """Add, for each user, an event of no known item after all others: the moment at which we recommend."""
     n = len(users)
     end = pa.array([2**62] * n).cast(table.schema.field("timestamp").type)
     last = {"event_id": users, "user_id": users, "item_id": [""] * n, "timestamp": end, "event_type": ["click"] * n}
+    last["surface"] = pa.array([surface] * n, pa.string())
     columns = [last.get(field.name, pa.nulls(n, field.type)) for field in table.schema]
     return pa.concat_tables([table, pa.table([pa.array(c) if isinstance(c, list) else c for c in columns], schema=table.schema)])

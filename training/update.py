@@ -9,11 +9,12 @@ import pyarrow.compute as pc
 import torch
 
 from recsys.batches import Batches, Examples
-from recsys.events import counted, positive
+from recsys.events import POSITIVE, counted, positive, surface_number
 from recsys.neighbours import Neighbours
 from recsys.progress import Step, silent
 from recsys.sessions import sessionise
 from recsys.settings import Settings
+from recsys.towers import Towers
 from training.candidate import Candidate, Catalogue, item_features
 from training.fit import objective
 from training.fusing import reweighed
@@ -63,7 +64,9 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     strategy.load(parent.strategy_state)
     anchor = copy.deepcopy(towers).requires_grad_(False).eval()
     task = objective(shares, lessons, parent.memory, settings, seed)
-    this = Update(anchor, parent.memory, task, np.random.default_rng(seed), settings.training.wishes, number, len(parent.vocab))
+    this = Update(
+        anchor, parent.memory, task, np.random.default_rng(seed), settings.training.wishes, number, len(parent.vocab), _surfaces(new)
+    )
     strategy.prepare(towers, this)
     lessons = strategy.select(lessons, this)
     batches = Batches(lessons, settings.training.batch_size, seed, settings.training.wishes)
@@ -84,6 +87,7 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
         strategy_state={**({} if strategy.keeps_nothing else parent.strategy_state), **strategy.state()},
         titles={**parent.titles, **{id: catalogue[id] for id in vocab.ids[1:] if id in catalogue}},
         kinds=parent.kinds + np.bincount(sessions.kind[is_new], minlength=len(parent.kinds)),
+        surfaces=_in_order(towers, {*parent.surfaces, *this.surfaces}),
         number=number,
         notes={
             **this.notes,
@@ -98,6 +102,19 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
 
 def _memory(strategy: Composed, memory: Memory, lessons: Examples, seed: list[int]) -> Memory:
     return Memory.empty(memory.size) if strategy.keeps_nothing else memory.add(lessons.remembered(), seed)
+
+
+def _surfaces(new: pa.Table) -> dict[str, int]:
+    """Count the events on each surface that say "more of this", the most first."""
+    liked = new.filter(pc.is_in(new["event_type"], value_set=pa.array(sorted(POSITIVE))))["surface"]
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(liked).to_pylist() if row["values"]}
+    return dict(sorted(counts.items(), key=lambda told: (-told[1], told[0])))
+
+
+def _in_order(towers: Towers, names: set[str]) -> tuple[str, ...]:
+    """Return the names of the surfaces that the user tower has heads for, in their order."""
+    by_number = {surface_number(name): name for name in names}
+    return tuple(by_number[number] for number in towers.users.labels.tolist())
 
 
 def _newcomers(new: pa.Table, past: pa.Table) -> int:

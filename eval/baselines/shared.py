@@ -34,7 +34,7 @@ def positive(sessions: Sessions) -> Sessions:
 def only(sessions: Sessions, which: np.ndarray) -> Sessions:
     """Return some of the events, which (N,) bool; the owners stay, some perhaps without events."""
     count = np.bincount(sessions.owner[which], minlength=len(sessions.owners))
-    columns = (sessions.item, sessions.kind, sessions.time, sessions.session, sessions.place)
+    columns = (sessions.item, sessions.kind, sessions.time, sessions.session, sessions.place)  # no baseline asks where it was
     return Sessions(sessions.owners, np.concatenate([[0], np.cumsum(count)]), *(column[which] for column in columns))
 
 

@@ -126,7 +126,8 @@ def _weights(snapshot: Snapshot, past: History) -> dict[str, float] | None:
     """Return how much neighbours and popularity count for somebody with such a history; the towers have the rest."""
     if snapshot.fusion is None:
         return None
-    neighbours, popular = (float(weight) for weight in snapshot.fusion.of(len(past)))
+    known = len(snapshot.understood(Ask(past, 0)).past.item)
+    neighbours, popular = (float(weight) for weight in snapshot.fusion.of(known))
     return {"neighbours": neighbours, "popular": popular}
 
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import FileResponse, Response
 
 from recsys.home import Home
+from serving.strict import no_unknown_parameter
 
 LARGEST = 32 * 1024 * 1024
 """Bytes of a result at most: a browser reads it at once, and one of 16 methods and 28 windows has half a million."""
@@ -25,12 +26,7 @@ ABOUT = 256 * 1024
 """Bytes of a run.json that are read at most."""
 
 
-async def _takes_no_parameter(request: Request) -> None:
-    if request.query_params:
-        raise HTTPException(422, f"there is no parameter {next(iter(request.query_params))[:80]!r}; this address takes none")
-
-
-results = APIRouter(prefix="/v1/console/results", include_in_schema=False, dependencies=[Depends(_takes_no_parameter)])
+results = APIRouter(prefix="/v1/console/results", include_in_schema=False, dependencies=[Depends(no_unknown_parameter)])
 
 
 @results.get("")

@@ -19,7 +19,7 @@ def people(towers: Towers, some: Batch, rows: Tensor, where: Tensor) -> tuple[Te
     """Return who is asked at the places `where` (B, L) bool is true, (P, d), and the vectors of `rows` (C,), (C, d)."""
     needed, place = torch.unique(torch.cat([rows, some.item.flatten()]), return_inverse=True)
     candidates, seen = towers.items(needed).index_select(0, place).split([len(rows), some.item.numel()])
-    users = towers.users(seen.view(*some.item.shape, -1), some.kind, some.gap)
+    users = towers.users(seen.view(*some.item.shape, -1), some.kind, some.gap, some.surface)
     return users[where], candidates
 
 
@@ -70,7 +70,7 @@ def readers(towers: Towers, examples: Examples) -> tuple[np.ndarray, np.ndarray]
     for some in parts_of(towers, examples):
         last = last_places(some)
         seen = towers.items(some.item.flatten()).view(*some.item.shape, -1)
-        found.append(towers.users(seen, some.kind, some.gap)[last].cpu())
+        found.append(towers.users(seen, some.kind, some.gap, some.surface)[last].cpu())
     return torch.cat([torch.zeros(0, towers.items.ids.embedding_dim), *found]).numpy(), examples.item[examples.start[1:] - 1]
 
 

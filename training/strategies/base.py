@@ -18,7 +18,8 @@ class Update:
 
     parent: the towers it starts from, frozen, with rows for the new items; None in a first fit. memory: what was learned
     before. objective: the task loss. rng: the only source of chance. wishes: how often an event's neighbours say what is foretold.
-    number: how many updates lie behind it; 0 in a first fit. known: how many rows the parent had, row 0 among them.
+    number: how many updates lie behind it; 0 in a first fit. known: how many rows the parent had, row 0 among them. surfaces: where the new
+    events that say "more of this" happened, and how many did there, the most first.
     """
 
     parent: Towers | None
@@ -28,6 +29,7 @@ class Update:
     wishes: float = 0.0
     number: int = 0
     known: int = 0
+    surfaces: dict[str, int] = field(default_factory=dict)
     notes: dict[str, float] = field(default_factory=dict)
 
 

@@ -32,6 +32,7 @@ class Columns(Strategy):
                 "columns cannot stand beside a tower that reads session by session (model.objective = next_session); leave one out"
             )
         towers.users.requires_grad_(False)
+        towers.users.heads.requires_grad_(True)
         if 1 + len(towers.users.columns) < self.most:
             towers.users.widen()
         towers.users.columns[-1].requires_grad_(True)

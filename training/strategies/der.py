@@ -92,6 +92,6 @@ def _tastes(towers: Towers, some: Batch, rows: Tensor) -> Tensor:
     needed, place = torch.unique(torch.cat([some.item.flatten(), rows.flatten()]), return_inverse=True)
     vectors = towers.items(needed).index_select(0, place)
     seen, wanted = vectors.split([some.item.numel(), rows.numel()])
-    users = towers.users(seen.view(*some.item.shape, -1), some.kind, some.gap)[last_places(some)]
+    users = towers.users(seen.view(*some.item.shape, -1), some.kind, some.gap, some.surface)[last_places(some)]
     found: Tensor = towers.scale() * (wanted.view(*rows.shape, -1) * users[:, None]).sum(-1)
     return found

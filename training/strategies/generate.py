@@ -63,13 +63,13 @@ class Generate(Strategy):
         rng, n, length = update.rng, self.sessions, min(self.length, parent.users.place.num_embeddings)
         liked = np.flatnonzero(self.new.weight > 0)
         like = rng.choice(liked, (n, length))
-        kind, gap = self.new.kind[like], self.new.gap[like]
+        kind, gap, where = self.new.kind[like], self.new.gap[like], self.new.surface[like]
         gap[:, 0] = 0
         popular = update.objective.log_share[0, : update.known].double().clone()
         popular[0] = -torch.inf
         vectors, item = parent.items(torch.arange(update.known)), np.zeros((n, length), np.int64)
         for some in np.array_split(np.arange(n), -(-n * update.known // CELLS)):
-            told = item[some], kind[some], gap[some]
+            told = item[some], kind[some], gap[some], where[some]
             seen = np.zeros((len(some), update.known), bool)
             for place in range(length):
                 scores = _next(parent, vectors, *told, place, popular) if place else popular.expand(len(some), -1)
@@ -86,11 +86,15 @@ class Generate(Strategy):
             weight=np.tile((np.arange(length) > 0).astype(np.float32), n),
             moment=np.full(n * length, -1, np.int16),
             wish=np.zeros((n * length, WISHES), np.int32),
+            surface=self.new.surface[like].ravel(),
         )
 
 
-def _next(parent: Towers, vectors: Tensor, item: np.ndarray, kind: np.ndarray, gap: np.ndarray, place: int, popular: Tensor) -> Tensor:
+def _next(
+    parent: Towers, vectors: Tensor, item: np.ndarray, kind: np.ndarray, gap: np.ndarray, where: np.ndarray, place: int, popular: Tensor
+) -> Tensor:
     """Return the parent's scores of every row after the first `place` events of some sessions, (n, known)."""
     told = [torch.from_numpy(column[:, :place].astype(np.int64)) for column in (item, kind, gap)]
-    users = parent.users(vectors[told[0]], told[1], told[2])[:, -1]
+    asked = torch.from_numpy(where[:, 1 : place + 1].astype(np.int64))
+    users = parent.users(vectors[told[0]], told[1], told[2], asked)[:, -1]
     return parent.scale().double() * (users @ vectors.T).double() + parent.popularity.double() * popular

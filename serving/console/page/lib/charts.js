@@ -111,7 +111,7 @@ function frame(width, height, right, x, y, xs, ys, top = 26) {
   const bottom = height - (x.label ? 40 : 24);
   const inner = width - left - right;
   const at = { x: (value) => left + ((value - down.from) / (down.to - down.from)) * inner, y: (value) => bottom - ((value - up.from) / (up.to - up.from)) * (bottom - top) };
-  const wanted = Math.max(2, Math.floor(inner / 90));
+  const wanted = Math.max(3, Math.floor(inner / 90));
   const time = x.time ? times(down.from, down.to, wanted) : null;
   const format = x.format ?? time?.format ?? plain;
   const across = x.ticks ?? time?.ticks ?? ticks(down.from, down.to, wanted, x.whole ?? xs.every(Number.isInteger));
@@ -293,7 +293,7 @@ export function heat({ rows, columns, values, format = plain, label, rowLabel, c
 export function dots({ points, x, y, label, height = 340, paths = [] }) {
   points = points.filter((point) => known(point.x) && known(point.y)).map((point, n) => ({ ...point, mark: point.mark ?? n }));
   const pad = (values, low = Math.min(...values), high = Math.max(...values)) => values.length ? [low - (high - low || Math.abs(high) || 1) * 0.06, high + (high - low || Math.abs(high) || 1) * 0.06] : [];
-  const xs = pad(points.map((point) => point.x)), ys = points.flatMap((point) => [point.y, point.low, point.high].filter(known));
+  const xs = pad(points.map((point) => point.x)), ys = pad(points.flatMap((point) => [point.y, point.low, point.high].filter(known)));
   const fx = x.format ?? plain, fy = y.format ?? plain;
   return chart("dots", label, (width) => {
     const { at, left, top, bottom, inner, parts } = frame(width, height, 14, { ...x, whole: false }, y, xs, ys);

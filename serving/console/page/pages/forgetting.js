@@ -3,7 +3,7 @@
 import { card, empty, fill, h, table } from "../lib/dom.js";
 import { bars, dash, dots, heat, lines } from "../lib/charts.js";
 import { seconds } from "../lib/costs.js";
-import { again, breakable, facts, picker, remember, select, steady, either } from "../lib/picker.js";
+import { again, breakable, facts, choosing, remember, select, steady, either } from "../lib/choosing.js";
 import { course, dials, families, GROUPS, groups, mainOf, number, part, ranked, signed, transfers, unit } from "../lib/results.js";
 
 const GRID = ["replay(share=0.1)+ewc", "replay(share=0.3)+ewc", "replay+ewc", "replay(share=0.7)+ewc", "replay+ewc(strength=10)", "replay+ewc(strength=100)"];
@@ -11,7 +11,7 @@ const points = (x) => number(x) === null ? "–" : signed(100 * x);
 const share = (x, digits = 1) => number(x) === null ? "–" : `${(100 * x).toFixed(digits)}%`;
 
 export async function mount(root, { params, signal }) {
-  await picker(root, {
+  await choosing(root, {
     page: "forgetting", params, signal, title: "Forgetting",
     lead: "Every release asked about every window: what was learned long ago, what has just been learned, and what is still to come.",
     show: (result, chosen) => show(result, chosen, params),

@@ -5,13 +5,13 @@ import { COST } from "../lib/costs.js";
 import { count } from "../lib/format.js";
 import { dots, heat, lines, swatch } from "../lib/charts.js";
 import { day } from "../lib/day.js";
-import { again, breakable, either, facts, picker, remember, select, steady } from "../lib/picker.js";
+import { again, breakable, either, facts, choosing, remember, select, steady } from "../lib/choosing.js";
 import { costsOf, course, first, GROUPS, groups, mainOf, number, part, ranked, spent, unit, verdict } from "../lib/results.js";
 
 const FOCUS = 0.7; // a picture of quality against cost leaves out what has less than this part of the best, and says so
 
 export async function mount(root, { params, signal }) {
-  await picker(root, {
+  await choosing(root, {
     page: "replay", params, signal, title: "Replay",
     lead: "A log played again: every window is answered before anything of it is learned, over the full catalogue, by every method side by side, with what it cost.",
     show: (result, chosen) => show(result, chosen, params),
@@ -89,7 +89,7 @@ function pictures(result, state) {
   const moving = shown.some((method) => method.windows.length > 1);
   const costly = cost && shown.some((method) => spent(method, cost).some((point) => point.y !== null));
   return [
-    moving && h("div", { class: "grid pair" },
+    moving && h("div", { class: "grid two" },
       card(`${figure} ${cumulative ? "so far" : "in each window"}`,
         lines({ series: shown.map((method) => ({ name: method.name, mark: method.mark, points: points(method) })), x, y: { label: `${figure}, ${unit(figure).word}`, format: (value) => write(value, unit(figure).word === "%" ? 1 : 3) }, height: 300,
           label: `${figure} of ${shown.length} methods in ${result.windows.length} windows` }),
@@ -165,6 +165,6 @@ function sliced(result, state, draw) {
     table([{ name: "method", value: (method) => h("span", { class: "named" }, swatch(method.mark), breakable(method.name)) },
       ...all[group].map((name) => ({ name: h("span", {}, part(group, name), h("div", { class: "quiet small" }, `${count(targets(name))} targets`)), number: true, value: (method) => {
         const difference = method.slices[group]?.[name]?.difference?.[figure];
-        return [h("span", { "data-slice": `${group}/${name}`, "data-value": value(method, name) }, write(value(method, name))), number(difference?.[0]) === null ? null : h("div", { class: `small nowrap ${difference[1] > 0 ? "good" : difference[2] < 0 ? "bad" : "quiet"}` }, `${difference[1] > 0 ? "▲ " : difference[2] < 0 ? "▼ " : ""}${gap(difference[0])}`, number(difference[1]) === null ? null : h("span", { class: "quiet" }, ` (${gap(difference[1])} to ${gap(difference[2])})`))];
+        return [h("span", { "data-slice": `${group}/${name}`, "data-value": value(method, name) }, write(value(method, name))), number(difference?.[0]) === null || difference.every((end) => end === 0) ? null : h("div", { class: `small nowrap ${difference[1] > 0 ? "good" : difference[2] < 0 ? "bad" : "quiet"}` }, `${difference[1] > 0 ? "▲ " : difference[2] < 0 ? "▼ " : ""}${gap(difference[0])}`, number(difference[1]) === null ? null : h("span", { class: "quiet" }, ` (${gap(difference[1])} to ${gap(difference[2])})`))];
       } }))], shown, { label: `${figure} by ${group}` }));
 }
