@@ -29,6 +29,7 @@ SPACES = {
     "gem": "gem.margin=0.0..1",
     "der": "der.weight=1e-3..1log",
     "surprise": "surprise.strength=0.1..2log,surprise.most=1.2..10log",
+    "heads": "heads.least=20..2000log",
     "partial": "partial.buckets=2..8",
     "ema": "ema.decay=0.1..0.8",
     "soup": "soup.last=2..6",

@@ -49,7 +49,7 @@ export async function choosing(root, { page, params, signal, title, lead, show }
     const own = [...opened.keys()].filter((each) => each.startsWith(OWN));
     const option = (value, words) => h("option", { value, selected: value === name }, words);
     fill(choice,
-      !name && h("option", { value: "", selected: true }, "choose one"),
+      !name && h("option", { value: "", selected: true }, listed.results.length ? "choose one" : "none yet"),
       listed.results.length > 0 && h("optgroup", { label: "in this home" }, listed.results.map((each) => option(each.name, about(each)))),
       own.length > 0 && h("optgroup", { label: "of yours, in this browser only" }, own.map((each) => option(each, each.slice(OWN.length)))),
       name && !listed.results.some((each) => each.name === name) && !own.includes(name) && option(name, name));

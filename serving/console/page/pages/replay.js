@@ -165,6 +165,6 @@ function sliced(result, state, draw) {
     table([{ name: "method", value: (method) => h("span", { class: "named" }, swatch(method.mark), breakable(method.name)) },
       ...all[group].map((name) => ({ name: h("span", {}, part(group, name), h("div", { class: "quiet small" }, `${count(targets(name))} targets`)), number: true, value: (method) => {
         const difference = method.slices[group]?.[name]?.difference?.[figure];
-        return [h("span", { "data-slice": `${group}/${name}`, "data-value": value(method, name) }, write(value(method, name))), number(difference?.[0]) === null || difference.every((end) => end === 0) ? null : h("div", { class: `small nowrap ${difference[1] > 0 ? "good" : difference[2] < 0 ? "bad" : "quiet"}` }, `${difference[1] > 0 ? "▲ " : difference[2] < 0 ? "▼ " : ""}${gap(difference[0])}`, number(difference[1]) === null ? null : h("span", { class: "quiet" }, ` (${gap(difference[1])} to ${gap(difference[2])})`))];
+        return [h("span", { "data-slice": `${group}/${name}`, "data-value": value(method, name) }, write(value(method, name))), number(difference?.[0]) === null || difference.every((end) => end === 0) ? null : h("div", { class: `small nowrap ${difference[1] > 0 ? "good" : difference[2] < 0 ? "bad" : "quiet"}` }, `${difference[1] > 0 ? "▲ " : difference[2] < 0 ? "▼ " : ""}${gap(difference[0])}`, number(difference[1]) === null ? null : [all[group].length > 4 && h("br"), h("span", { class: "quiet" }, ` (${gap(difference[1])} to ${gap(difference[2])})`)])];
       } }))], shown, { label: `${figure} by ${group}` }));
 }
