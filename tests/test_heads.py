@@ -149,6 +149,16 @@ def test_serving_asks_the_same_heads(encoder: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(answer, tower.last(items, kinds, kinds, lengths, where).detach().numpy(), atol=1e-5)
 
 
+def test_the_graph_of_a_tower_with_heads_is_not_that_of_one_without(tmp_path: Path) -> None:
+    towers = [
+        Towers(Model(dim=8, blocks=1, heads=2, features=16), [[], []], length=6, heads=heads).eval().users for heads in ([3], [], [3, 5])
+    ]
+    for n, tower in enumerate(towers):
+        export.user_tower(tower, tmp_path / f"{n}.onnx", tmp_path / f"{n - 1}.onnx" if n else None)
+        inputs = [slot.name for slot in onnxruntime.InferenceSession(str(tmp_path / f"{n}.onnx")).get_inputs()]
+        assert inputs == ["items", "kinds", "gaps", "lengths", *(["surface"] if len(tower.heads) else [])]
+
+
 def test_a_head_is_born_when_its_surface_has_enough_events_of_an_update(fitted: Candidate) -> None:
     assert fitted.surfaces == ()
     new = later_events("tv", "phone")  # 270 events each

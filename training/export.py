@@ -42,7 +42,7 @@ def _with_weights(graph: onnx.ModelProto, tower: UserTower) -> onnx.ModelProto |
     """Put the tower's weights into a graph made for the same shapes; None where the shapes differ."""
     told = {**dict(tower.named_parameters()), **({"labels": tower.labels} if len(tower.heads) else {})}
     weights = {f"tower.{name}": p for name, p in told.items()}
-    slots = {slot.name: slot for slot in graph.graph.initializer if slot.name in weights}
+    slots = {slot.name: slot for slot in graph.graph.initializer if slot.name.startswith("tower.")}
     if slots.keys() != weights.keys() or any(tuple(slots[n].dims) != tuple(p.shape) for n, p in weights.items()):
         return None
     for name, p in weights.items():

@@ -208,7 +208,7 @@ def _listed(candidate: Candidate, scores: np.ndarray, k: int) -> pd.DataFrame:
     return pd.DataFrame({"item_id": ids, "score": scores[best], "rank": np.arange(1, len(best) + 1)})
 
 
-def _with_a_last_event(table: pa.Table, users: list[str], surface: str | None) -> pa.Table:
+def _with_a_last_event(table: pa.Table, users: list[str], surface: str | None = None) -> pa.Table:
     """Add, for each user, an event of no known item after all others: the moment at which we recommend."""
     n = len(users)
     end = pa.array([2**62] * n).cast(table.schema.field("timestamp").type)
