@@ -150,9 +150,7 @@ def test_serving_asks_the_same_heads(encoder: str, tmp_path: Path) -> None:
 
 
 def test_the_graph_of_a_tower_with_heads_is_not_that_of_one_without(tmp_path: Path) -> None:
-    towers = [
-        Towers(Model(dim=8, blocks=1, heads=2, features=16), [[], []], length=6, heads=heads).eval().users for heads in ([3], [], [3, 5])
-    ]
+    towers = [Towers(Model(dim=8, blocks=1, heads=2, features=16), [[], []], length=6, heads=heads).eval().users for heads in ([3], [])]
     for n, tower in enumerate(towers):
         export.user_tower(tower, tmp_path / f"{n}.onnx", tmp_path / f"{n - 1}.onnx" if n else None)
         inputs = [slot.name for slot in onnxruntime.InferenceSession(str(tmp_path / f"{n}.onnx")).get_inputs()]
