@@ -51,6 +51,15 @@ def exported_once() -> Iterator[None]:
         graphs.append(honest(tower))
         return remembered(tower)
 
+    remembered.honest = honest  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "_exported", remembered)
         yield
+
+
+@pytest.fixture
+def exported_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export every graph, whatever another test of the module may remember."""
+    from training import export
+
+    monkeypatch.setattr(export, "_exported", getattr(export._exported, "honest", export._exported))

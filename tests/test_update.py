@@ -38,6 +38,8 @@ from training.prototypes import people
 from training.recommender import _with_a_last_event
 from training.update import update
 
+pytestmark = pytest.mark.usefixtures("exported_once")
+
 DAY = 86_400_000
 TINY = {
     "model.dim": 16, "model.blocks": 1, "model.features": 256, "data.history": 12, "training.epochs": 2, "training.negatives": 64,
@@ -95,7 +97,7 @@ def test_the_vocabulary_only_ever_grows_at_its_end(home, settings):
     assert new.vocab.ids[: len(old.vocab)] == old.vocab.ids
 
 
-def test_the_same_log_and_seed_give_the_same_release_byte_for_byte(home, world, settings, tmp_path):
+def test_the_same_log_and_seed_give_the_same_release_byte_for_byte(home, world, settings, tmp_path, exported_anew):
     subprocess.run(["cp", "-r", str(world.path), str(tmp_path / "other")], check=True)
     other = Home(tmp_path / "other")
     for place in (home, other):
