@@ -107,7 +107,7 @@ def pages(browser: Any) -> Iterator[Callable[..., Any]]:
         usual = {"viewport": {"width": size[0], "height": size[1]}, "color_scheme": "dark" if dark else "light", "reduced_motion": "reduce"}
         context = browser.new_context(**usual | options)
         contexts.append(context)
-        context.set_default_timeout(8000)
+        context.set_default_timeout(20_000)
         page = context.new_page()
 
         def wrote(text: str, where: str = "") -> None:

@@ -39,7 +39,7 @@ def recommended(client: httpx.Client, user: str, k: int = 24) -> list[str]:
 
 def until(page: Any, films: list[str], pane: int = 0) -> None:
     """Wait for a wall that shows just these."""
-    page.wait_for_function(SHOWN, arg=[pane, films], timeout=6000)
+    page.wait_for_function(SHOWN, arg=[pane, films], timeout=20_000)
 
 
 def opened(page: Any, client: httpx.Client, **params: str) -> Any:
@@ -106,7 +106,7 @@ def test_an_event_from_another_client_appears_without_a_reload(console: httpx.Cl
     page.wait_for_function("() => document.querySelector('.profile-name')?.textContent === 'watched'")
     page.evaluate("window.same = true")
     send(console, "watched", "ro2")
-    page.wait_for_selector(".events .event", timeout=6000)
+    page.wait_for_selector(".events .event", timeout=20_000)
     assert "Two for Tea" in page.locator(".events .event").first.inner_text()
     until(page, recommended(console, "watched"))
     assert page.locator(".live-said").inner_text().startswith("From another client: played “Two for Tea”.")
