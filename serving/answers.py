@@ -51,7 +51,7 @@ async def recommended(request: Request, user_id: str, k: int, wish: Wish) -> Res
     items, answer, made = await page(request, past, k, wish, user_id, degraded, id)
     if wish.explore and items:
         try:
-            await request.app.state.profiles.log(impressions(items, user_id, id, made), READ_BUDGET)
+            await request.app.state.profiles.log(impressions(items, user_id, id, made, wish.surface), READ_BUDGET)
         except (*AWAY, StreamFull):  # what cannot be logged must not be drawn
             request.app.state.metrics.degraded.inc()
             items, answer, _ = await page(request, past, k, wish.model_copy(update={"explore": 0.0}), user_id, True, id)

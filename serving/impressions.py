@@ -26,14 +26,16 @@ class Made:
 _WRITTEN = re.compile(r"(?:(\d+)/(\d+)/(\d[\d.e-]*)/(\d[\d.e-]*)/([01])-)?(\d+)")
 
 
-def impressions(items: Sequence[dict[str, Any]], owner: str, request_id: str, made: Made | None) -> list[Event]:
-    """Return the events that tell of a list: each item with its propensity as value, the list's request id, and an id of its own.
+def impressions(items: Sequence[dict[str, Any]], owner: str, request_id: str, made: Made | None, surface: str | None = None) -> list[Event]:
+    """Return the events that tell of a list: each item with its propensity as value, the list's request id, and an id of its own; where it
+    was shown, if that was said.
 
     The id is REQUEST-MADE-PLACE, the place counted from 0, where nothing but the profile and `made` was asked; without MADE where the list
-    hangs on more (filters, a selection, a cursor, house rules, a profile that could not be read), so that nobody takes it for one of these.
+    hangs on more (filters, a selection, a cursor, a surface, house rules, a profile that could not be read), so that nobody takes it for
+    one of these.
     """
     who: dict[str, Any] = {"session_id": owner.removeprefix("session:")} if owner.startswith("session:") else {"user_id": owner}
-    who |= {"timestamp": round(time.time() * 1000), "request_id": request_id}
+    who |= {"timestamp": round(time.time() * 1000), "request_id": request_id, "surface": surface}
     name = request_id if made is None else f"{request_id}-{made}"
     return [
         Event(item["item_id"], "impression", event_id=f"{name}-{place}", value=item["propensity"], **who)
