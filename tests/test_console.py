@@ -50,6 +50,27 @@ def test_the_pages_files_are_there_in_under_a_second(console: httpx.Client, page
     assert min(took) < 1000, took
 
 
+def test_behind_a_proxy_that_put_a_folder_before_it_the_page_asks_there(console: httpx.Client, page: Any) -> None:
+    base, asked = str(console.base_url).rstrip("/"), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    page.route(f"{base}/put/before/**", lambda route: route.continue_(url=route.request.url.replace("/put/before/", "/")))
+    page.goto(f"{base}/put/before/console/#/live?user=p1")
+    page.wait_for_selector("li.film")
+    assert [each for each in asked if not each.startswith(f"{base}/put/before/")] == []
+
+
+def test_the_skip_link_leads_to_the_content_of_the_page_that_is_shown(console: httpx.Client, page: Any) -> None:
+    page.goto(url(console, "people", user="p1"))
+    page.wait_for_selector(".person-head")
+    page.evaluate("document.querySelector('.person-head').dataset.same = 'yes'")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert page.locator(".person-head").get_attribute("data-same") == "yes"
+    assert page.url == url(console, "people", user="p1")
+
+
 def test_brackets_walk_through_the_pages_but_not_while_somebody_types(console: httpx.Client, page: Any) -> None:
     page.goto(url(console, PAGES[1]))
     page.wait_for_selector(f".page-{PAGES[1]}")

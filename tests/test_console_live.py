@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
-from browser import PHONE, url
+from browser import PHONE, serving, url
 from test_console_people import ids, send
 
 SHOWN = """([pane, ids]) => {
@@ -99,6 +100,55 @@ def test_like_and_not_for_me_count_and_undo_takes_the_last_back(console: httpx.C
         "dislike",
         "like",
     ]
+
+
+def test_undo_pressed_faster_than_it_is_answered_takes_each_tap_back_once(console: httpx.Client, page: Any) -> None:
+    send(console, "hasty", "ro5", "like")
+    opened(page, console, user="hasty")
+    for place in (0, 2):
+        page.locator("li.film").nth(place).locator('[data-tap="like"]').click()
+        page.wait_for_function("(n) => document.querySelectorAll('.events .event').length === n", arg=2 + place // 2)
+    page.evaluate(
+        "() => { for (let n = 0; n < 5; n += 1) document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'u', bubbles: true })); }"
+    )
+    page.wait_for_function("() => document.querySelectorAll('.events .event').length >= 5")
+    page.wait_for_timeout(500)
+    kinds = [event["event_type"] for event in console.get("/v1/console/person?user=hasty").json()["events"]]
+    assert sorted(kinds) == ["like", "like", "like", "undo", "undo"]
+    assert page.locator("button.undo").is_disabled()
+
+
+def test_a_double_click_is_one_tap(console: httpx.Client, page: Any) -> None:
+    opened(page, console, user="doubly")
+    page.locator("li.film button.poster").nth(2).dblclick()
+    page.wait_for_function("() => document.querySelector('.live-said').textContent.includes('You played')")
+    page.wait_for_timeout(300)
+    assert len(console.get("/v1/console/person?user=doubly").json()["events"]) == 1
+
+
+def test_whoever_taps_by_keyboard_stays_on_the_wall(console: httpx.Client, page: Any) -> None:
+    opened(page, console, user="typist")
+    for kind in ("play", "dislike"):
+        before = wall(page)
+        page.locator(f'li.film:nth-child(3) [data-tap="{kind}"]').press("Enter")
+        page.wait_for_function("(gone) => !document.querySelector(`li.film[data-item=${gone}]`)", arg=before[2])
+        there = "(() => { const at = document.activeElement; return [at.closest('li.film')?.dataset.item, at.dataset.tap]; })()"
+        assert page.evaluate(there) == [wall(page)[2], kind]
+
+
+def test_a_title_of_any_length_leaves_room_for_the_others(own: Path, page: Any) -> None:
+    with serving(own) as client:
+        for id, title in (("endless", "Wanderings " * 40), ("nameless", "")):
+            client.put(f"/v1/items/{id}", json={"title": title, "genres": ["Crime"]}).raise_for_status()
+        time.sleep(0.3)
+        for id in ("endless", "nameless"):
+            send(client, "reader", id)
+        opened(page, client, user="reader")
+        page.wait_for_selector(".events .event")
+        titles = page.locator(".events .event-title").all_inner_texts()
+        assert "nameless" in titles
+        assert max(map(len, titles)) == 60
+        assert page.locator(".because").first.inner_text().count("Wanderings") < 10
 
 
 def test_an_event_from_another_client_appears_without_a_reload(console: httpx.Client, page: Any) -> None:

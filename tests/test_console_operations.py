@@ -299,7 +299,7 @@ def test_a_trial_is_begun_and_ended_from_the_page(turned: tuple[Home, httpx.Clie
     page.locator('[data-release="000001"]').get_by_role("button", name="Try it").click()
     page.get_by_label("Share of the people in per cent").fill("12.5")
     page.get_by_label("Hours until it goes live").fill("3")
-    page.get_by_role("button", name="Begin the trial").click()
+    page.get_by_label("Hours until it goes live").press("Enter")  # in a field it begins, and does not cancel
     page.wait_for_selector(".said")
     trial = Trials(home.releases).now()
     assert trial is not None
@@ -414,6 +414,8 @@ def test_the_index_page_shows_the_size_of_metrics_and_what_came_and_went_since(t
     assert (shown["delta"], shown["tombstones"]) == (1, 1)
     assert page.inner_text('[data-figure="recall"] b') == "100.0%"
     page.wait_for_function("() => document.querySelector('main')?.textContent.includes('half have a cosine')")
+    cells = page.locator("td").evaluate_all("(cells) => cells.map((cell) => getComputedStyle(cell).display)")
+    assert set(cells) == {"table-cell"}  # no style of another page's falls on them
     moved = client.get("/v1/console/movement/000002").json()["vectors"]
     assert f"half have a cosine above {moved['quantiles']['0.5']:.3f}" in words(page, "main")
     for told_too in ("far more than before", "the popularity drift: stability index 0.41", "12.3%"):

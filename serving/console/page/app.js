@@ -98,7 +98,14 @@ function keys() {
   });
 }
 
+// Its address would be a page's, and lead away from the one that is shown.
+function skip(event) {
+  event.preventDefault();
+  main.focus();
+}
+
 fill(document.getElementById("nav"), PAGES.map(([name, title]) => h("a", { href: address(name), "data-page": name }, title)));
+document.querySelector(".skip").addEventListener("click", skip);
 theme();
 keys();
 addEventListener("hashchange", show);

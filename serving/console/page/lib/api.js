@@ -2,6 +2,9 @@
 
 const KEY = "recsys.key";
 
+// Where the API is: a folder above the page, wherever a proxy has put the two.
+export const ROOT = new URL("..", document.baseURI).href.replace(/\/$/, "");
+
 export class Problem extends Error {
   constructor(status, detail) {
     super(detail);
@@ -22,7 +25,7 @@ async function ask(method, path, body, signal) {
   const began = performance.now();
   let answer;
   try {
-    answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal });
+    answer = await fetch(ROOT + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, "the API does not answer");

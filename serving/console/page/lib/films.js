@@ -26,6 +26,7 @@ export function source(name) {
 
 const KNOWN = new Map();
 const MOST = 5000;
+const LONG = 60;
 
 // What is known of items, by id: {title, genres, year}. What is asked for is asked together.
 export async function known(items, signal) {
@@ -41,7 +42,10 @@ export async function known(items, signal) {
 // "1994 · Drama, Romance"
 export const facts = (item) => [yearOf(item), (item.genres ?? []).slice(0, 3).join(", ")].filter(Boolean).join(" · ");
 
-export const filmLink = (item, words = bare(item)) => h("a", { href: address("people", { item: item.item_id }), title: full(item) }, words);
+// A title on one line among other words: its beginning, where it is a long one.
+const short = (words) => words.length > LONG ? `${words.slice(0, LONG - 1).trimEnd()}…` : words;
+
+export const filmLink = (item, words = short(bare(item))) => h("a", { href: address("people", { item: item.item_id }), title: full(item) }, words);
 
 // Somebody's name for people: a session is said to be one.
 export const called = (user) => user.startsWith("session:") ? `session ${user.slice(8)}` : user;

@@ -12,10 +12,10 @@ const GENRES = {
 const RARE = ["Sci-Fi", "Horror", "Western", "War", "Animation", "Documentary", "Film-Noir", "Music", "Musical", "Sport", "Fantasy", "Mystery", "Crime", "Romance"];
 
 // The title without the year behind it, where that is known on its own.
-export const bare = (item) => (item.title ?? item.item_id).replace(/ \((\d{4})\)$/, (all, year) => item.year === undefined || String(item.year) === year ? "" : all);
+export const bare = (item) => full(item).replace(/ \((\d{4})\)$/, (all, year) => item.year === undefined || String(item.year) === year ? "" : all);
 
 // The title with its year, as one says it.
-export const full = (item) => item.title ?? item.item_id;
+export const full = (item) => item.title || item.item_id;
 
 export const yearOf = (item) => item.year ?? (/ \((\d{4})\)$/.exec(item.title ?? "") ?? [])[1];
 

@@ -28,6 +28,7 @@ export function wall({ name, tap }) {
     const ids = items.map((item) => item.item_id);
     const changed = order.length ? changes(order, ids) : { moved: new Map(), came: [], went: [] };
     const went = changed.went.map((id) => cards.get(id).item);
+    const held = holder();
     motion(() => {
       for (const id of changed.went) { cards.get(id).root.remove(); cards.delete(id); }
       for (const [place, item] of items.entries()) {
@@ -38,7 +39,15 @@ export function wall({ name, tap }) {
       }
     });
     order = ids;
+    if (held && !list.contains(document.activeElement)) (held.element.isConnected ? held.element : list.children[Math.min(held.place, ids.length - 1)]?.querySelector(held.same))?.focus({ preventScroll: true });
     return { ...changed, went };
+  }
+
+  // Where the keyboard is on the wall. A card that moves loses it, and one that goes leaves it to the same button of whoever stands there then.
+  function holder() {
+    const element = document.activeElement, film = element.closest?.("li.film");
+    if (!list.contains(film)) return null;
+    return { element, place: [...list.children].indexOf(film), same: element.dataset.tap ? `[data-tap="${element.dataset.tap}"]` : "button" };
   }
 
   // First, last, invert, play: where each card was is where it starts from.
@@ -87,13 +96,14 @@ function card(first, tap) {
   const about = h("a", { class: "film-facts small", href: address("people", { item: first.item_id }), title: `What is known of ${full(first)}` }, facts(first) || first.item_id);
   const why = h("div", { class: "film-why small" });
   const one = { item: first };
-  const play = h("button", { class: "poster", "aria-label": `Play ${full(first)}`, title: `Play ${full(first)}`, onclick: () => tap(one.item, "play") },
+  const button = (kind, props, ...children) => h("button", { ...props, "data-tap": kind, onclick: (event) => { if (event.detail < 2) tap(one.item, kind); } }, children); // the second of two quick clicks would hit another
+  const play = button("play", { class: "poster", "aria-label": `Play ${full(first)}`, title: `Play ${full(first)}` },
     poster(first), h("span", { class: "play", "aria-hidden": "true" }, "▶"));
   one.root = h("li", { class: "film", "data-item": first.item_id },
     h("div", { class: "poster-frame" }, play, h("div", { class: "marks" }, rank, move, common)), about,
     h("div", { class: "film-taps" },
-      h("button", { class: "tap", onclick: () => tap(one.item, "like"), title: `Like ${full(first)}` }, h("span", { "aria-hidden": "true" }, "♥"), " Like", h("span", { class: "unseen" }, ` ${bare(first)}`)),
-      h("button", { class: "tap", onclick: () => tap(one.item, "dislike"), title: `${full(first)} is not for me` }, h("span", { "aria-hidden": "true" }, "✕"), " Not for me", h("span", { class: "unseen" }, `: ${bare(first)}`))),
+      button("like", { class: "tap", title: `Like ${full(first)}` }, h("span", { "aria-hidden": "true" }, "♥"), " Like", h("span", { class: "unseen" }, ` ${bare(first)}`)),
+      button("dislike", { class: "tap", title: `${full(first)} is not for me` }, h("span", { "aria-hidden": "true" }, "✕"), " Not for me", h("span", { class: "unseen" }, `: ${bare(first)}`))),
     why);
   one.tell = (item, place, moved) => {
     one.item = item;

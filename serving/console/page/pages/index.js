@@ -109,7 +109,7 @@ async function movement(element, line, signal) {
 }
 
 function hitsOf({ release, parent, popularity }) {
-  const row = (one) => h("tr", {}, h("td", { class: "film" }, h("a", { href: address("people", { item: one.item_id }) }, one.title || one.item_id)), h("td", { class: "number" }, percent(one.from, 2)), h("td", { class: "number" }, percent(one.to, 2)),
+  const row = (one) => h("tr", {}, h("td", { class: "which" }, h("a", { href: address("people", { item: one.item_id }) }, one.title || one.item_id)), h("td", { class: "number" }, percent(one.from, 2)), h("td", { class: "number" }, percent(one.to, 2)),
     h("td", { class: `number ${one.to >= one.from ? "good" : "bad"}` }, `${one.to >= one.from ? "▲ +" : "▼ −"}${decimal(100 * Math.abs(one.to - one.from), 2)} points`));
   const rows = [...popularity.up, ...popularity.down.slice(0, 3)];
   if (!rows.length) return null;

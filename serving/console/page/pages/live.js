@@ -142,17 +142,19 @@ class Live {
     const who = user.startsWith("session:") ? { session_id: user.slice(8) } : { user_id: user };
     const shown = pane && !pane.release && pane.request ? { request_id: pane.request } : {};
     this.mine.add(`${item.item_id}\n${kind}\n${time}`);
+    const place = kind === "undo" ? this.taps.findLastIndex((one) => one.user === user && one.item.item_id === item.item_id) : -1;
+    const taken = place >= 0 ? this.taps.splice(place, 1) : []; // before it is answered: whoever presses twice means two taps
+    this.undoing.disabled = !this.taps.length;
     try {
       await post("/v1/events", { ...who, item_id: item.item_id, event_type: kind, timestamp: time / 1000, ...shown }, this.signal);
     } catch (error) {
       if (this.signal.aborted) return;
+      this.taps.push(...taken);
+      this.undoing.disabled = !this.taps.length;
       fill(this.said, h("span", { class: "bad" }, `Not counted: ${error.message}`));
       return;
     }
-    if (kind === "undo") {
-      const place = this.taps.findLastIndex((one) => one.user === user && one.item.item_id === item.item_id);
-      if (place >= 0) this.taps.splice(place, 1);
-    } else this.taps.push({ user, item });
+    if (kind !== "undo") this.taps.push({ user, item });
     this.undoing.disabled = !this.taps.length;
     const words = kind === "undo" ? "You took back" : kind === "play" ? "You played" : kind === "like" ? "You liked" : "Not for you:";
     await this.refresh(user, `${words} “${bare(item)}”. `);

@@ -1,6 +1,6 @@
 // System: how the servers are. Latencies from what /metrics counts, processes and what each serves, Redis, what waits, and the disk.
 
-import { get, poll } from "../lib/api.js";
+import { ROOT, get, poll } from "../lib/api.js";
 import { bars, lines, sparkline } from "../lib/charts.js";
 import { card, empty, fill, h, table } from "../lib/dom.js";
 import { ago, bytes, count, decimal, moment, percent, seconds } from "../lib/format.js";
@@ -93,7 +93,7 @@ function picturesOf(seen, people) {
   const latency = [["p50", 0.5], ["p95", 0.95], ["p99", 0.99]].map(([name, share]) => ({ name, points: points(share) }));
   return [card("Requests a second", lines({ series: [{ name: "requests a second", points: perSecond }], x, y: { label: "requests a second", from: 0 }, height: 200, label: `Requests a second ${label}` })),
     card("How long a recommendation takes", latency[0].points.some((point) => point.y !== null) ? lines({ series: latency, x, y: { label: "milliseconds, of the last 10 s", from: 0 }, height: 200, label: `Latency ${label}` })
-      : empty("Nobody has asked for a recommendation while this page is open.", "Ask for one, and it is here:", `curl '${location.origin}/v1/recommend/somebody'`))];
+      : empty("Nobody has asked for a recommendation while this page is open.", "Ask for one, and it is here:", `curl '${ROOT}/v1/recommend/somebody'`))];
 }
 
 function routesOf(element, state, metrics, then, span, people, again) {
@@ -118,7 +118,7 @@ function routesOf(element, state, metrics, then, span, people, again) {
   const left = element.querySelector(".scroll")?.scrollLeft ?? 0;
   fill(element, h("div", { class: "title-row" }, h("h2", {}, "By route"), h("label", { class: "quiet small" }, box, "with what this console asks itself")),
     rows.length ? table(columns, rows, { caption: "Seconds to answer: of the last minute, and since the server was started", row: (row) => ({ "data-route": row.key }) })
-      : empty("Nobody has asked anything yet but this console.", "Ask for a recommendation:", `curl '${location.origin}/v1/recommend/somebody'`));
+      : empty("Nobody has asked anything yet but this console.", "Ask for a recommendation:", `curl '${ROOT}/v1/recommend/somebody'`));
   if (focused) box.focus();
   const scroll = element.querySelector(".scroll");
   if (scroll) scroll.scrollLeft = left;

@@ -249,7 +249,7 @@ function tryIt(id, found, act) {
   const dialog = h("dialog", { class: "trying", "aria-label": `Try release ${id}` }, h("form", { method: "dialog" }, h("h2", {}, `Try release ${id}`),
     h("p", {}, `Release ${found.live} goes on answering the others.${found.job.trial ? ` Release ${found.job.trial.release}, which is on trial, is so no longer.` : ""}`),
     h("p", {}, h("label", {}, "Share of the people ", share, " %")), ways, later,
-    h("div", { class: "actions" }, h("button", { value: "no", formnovalidate: true }, "Cancel"), h("button", { value: "yes", class: "primary" }, "Begin the trial"))));
+    h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close("no") }, "Cancel"), h("button", { value: "yes", class: "primary" }, "Begin the trial"))));
   dialog.addEventListener("close", () => {
     const way = dialog.querySelector("input[name=way]:checked").value;
     const body = { [way]: Number((Number(share.value) / 100).toFixed(6)), ...(way === "canary" ? { hours: Number(hours.value) } : {}) };
