@@ -372,6 +372,14 @@ def test_the_system_page_shows_the_counts_of_metrics(console: httpx.Client, page
     assert "releases/" in page.locator(".page-system").inner_text()
 
 
+def test_what_was_opened_on_the_system_page_stays_open(console: httpx.Client, page: Any) -> None:
+    page.goto(url(console, "system"))
+    page.locator("summary", has_text="Versions").click()
+    page.evaluate("document.querySelector('details').dataset.old = 'yes'")
+    page.wait_for_selector("details:not([data-old])", timeout=6000)
+    assert page.locator("details").evaluate("(one) => one.open") is True
+
+
 def test_percentiles_of_a_histogram_by_hand(console: httpx.Client, page: Any) -> None:
     """Ten answers: four within 10 ms, eight within 100 ms, nine within 1 s, one beyond."""
     page.goto(url(console, "updates"))

@@ -40,7 +40,9 @@ export async function mount(root, { signal }) {
     routesOf(routes, state, metrics, then.metrics, span, people, () => show(system));
     fill(stages, stagesOf(metrics, then.metrics));
     redraw(beside, 4, () => countedOf(metrics));
+    const open = machine.querySelector("details")?.open;
     fill(machine, workersOf(system), redisOf(system));
+    machine.querySelector("details").open = open ?? false;
   }
 
   // Charts are drawn again every so many looks, and never under somebody's pointer.
