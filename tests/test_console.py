@@ -37,6 +37,11 @@ def test_every_page_opens_without_an_error_and_fits_every_screen(console: httpx.
         assert page.locator("main .problem").all_inner_texts() == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.locator('#nav a[aria-current="page"]').get_attribute("data-page") == name
+    page.reload()
+    page.wait_for_selector("main h1")
+    box = page.locator('#nav a[aria-current="page"]').bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= PHONE[0]
 
 
 def test_the_pages_files_are_there_in_under_a_second(console: httpx.Client, page: Any) -> None:

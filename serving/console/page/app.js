@@ -38,8 +38,10 @@ async function show() {
   const title = PAGES.find(([name]) => name === page)[1];
   document.title = `${title} · recsys`;
   for (const link of document.querySelectorAll("#nav a")) {
-    if (link.dataset.page === page) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.page === page) {
+      link.setAttribute("aria-current", "page");
+      link.parentElement.scrollLeft = link.offsetLeft - link.parentElement.clientWidth / 2; // on a phone not all names fit
+    } else link.removeAttribute("aria-current");
   }
   const root = h("div", { class: `page page-${page}` });
   fill(main, root);
