@@ -383,6 +383,12 @@ def test_the_system_page_shows_the_counts_of_metrics(console: httpx.Client, page
     assert "releases/" in page.locator(".page-system").inner_text()
 
 
+def test_a_chart_of_nothing_but_zeros_begins_at_zero(console: httpx.Client, page: Any) -> None:
+    page.goto(url(console, "system"))
+    found = page.evaluate("async () => (await import('./lib/scales.js')).nice(0, 0)")
+    assert (found["from"], found["to"]) == (0, 1)
+
+
 def test_what_was_opened_on_the_system_page_stays_open(console: httpx.Client, page: Any) -> None:
     page.goto(url(console, "system"))
     page.locator("summary", has_text="Versions").click()
