@@ -96,7 +96,7 @@ function theme() {
   });
 }
 
-// g and then a page's number, or [ and ], walk through the pages; not while somebody types.
+// [ and ] walk through the pages; not while somebody types.
 function keys() {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog")) return;
