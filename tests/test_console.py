@@ -1,6 +1,9 @@
 """The console as somebody opens it: in a real browser, from a real server."""
 
+import json
+import os
 import re
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +37,11 @@ def test_every_page_opens_without_an_error_and_fits_every_screen(console: httpx.
         assert page.locator("main .problem").all_inner_texts() == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.locator('#nav a[aria-current="page"]').get_attribute("data-page") == name
+    page.reload()
+    page.wait_for_selector("main h1")
+    box = page.locator('#nav a[aria-current="page"]').bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= PHONE[0]
 
 
 def test_the_pages_files_are_there_in_under_a_second(console: httpx.Client, page: Any) -> None:
@@ -69,6 +77,11 @@ def test_the_skip_link_leads_to_the_content_of_the_page_that_is_shown(console: h
     assert page.evaluate("document.activeElement.id") == "main"
     assert page.locator(".person-head").get_attribute("data-same") == "yes"
     assert page.url == url(console, "people", user="p1")
+
+
+@pytest.mark.parametrize("name", ["%00", "a" * 5000, "..%2froutes.py", "pages"])
+def test_what_is_no_file_of_the_console_is_not_found(console: httpx.Client, name: str) -> None:
+    assert console.get(f"/console/{name}").status_code == 404
 
 
 def test_brackets_walk_through_the_pages_but_not_while_somebody_types(console: httpx.Client, page: Any) -> None:
@@ -124,6 +137,74 @@ def test_with_keys_the_page_asks_for_one_and_opens_with_it(locked: Any, pages: C
     page.reload()
     page.wait_for_selector("main h1")
     assert page.locator(".locked").count() == 0
+
+
+def test_a_key_with_a_letter_that_no_key_has_is_asked_for_again(locked: Any, pages: Callable[..., Any]) -> None:
+    client, whole, _ = locked
+    page = pages(url(client), allowed=("401",))
+    page.get_by_label("API key").fill(f"{whole[:9]}…")
+    page.get_by_role("button", name="Open").click()
+    page.wait_for_function("() => document.querySelector('.locked p')?.textContent.includes('copy the whole key anew')")
+    assert page.locator("#banner").is_hidden()
+    page.get_by_label("API key").fill(whole)
+    page.get_by_role("button", name="Open").click()
+    page.wait_for_selector("li.film")
+
+
+def test_a_key_that_is_taken_away_while_the_page_is_open_is_asked_for(own: Path, pages: Callable[..., Any]) -> None:
+    keys = Keys(Home(own).keys)
+    whole = keys.add("console", "read,write,admin")
+    keys.add("other", "read")
+    with serving(own) as client:
+        page = pages(url(client, user="p1"), allowed=("401",))
+        page.get_by_label("API key").fill(whole)
+        page.get_by_role("button", name="Open").click()
+        page.wait_for_selector("li.film")
+        keys.remove("console")
+        page.wait_for_selector(".locked", timeout=6000)
+
+
+def test_the_first_release_is_shown_without_a_reload(small: Path, tmp_path: Path, page: Any) -> None:
+    import shutil
+
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(small / "config.toml", home)
+    with serving(home) as client:
+        page.goto(url(client, user="p1"))
+        page.wait_for_selector("main .empty")
+        page.wait_for_function("() => document.getElementById('now').textContent === 'no release yet'")
+        shutil.copytree(small / "releases", home / "releases", dirs_exist_ok=True)
+        page.wait_for_selector("li.film", timeout=8000)
+
+
+def test_a_page_opened_while_redis_is_away_comes_when_it_is_back(own: Path, pages: Callable[..., Any]) -> None:
+    with serving(own) as client:
+        page = pages(url(client, user="p1"), allowed=("503",))
+        page.wait_for_selector("li.film")
+        redis = json.loads((own / "redis" / "server.json").read_text())["pid"]
+        os.kill(redis, signal.SIGSTOP)
+        try:
+            page.get_by_role("button", name="Random").click()
+            page.wait_for_function("() => document.querySelector('.live-said').textContent.includes('Redis is away')")
+            page.evaluate("location.hash = '#/people?user=p2'")
+            page.wait_for_selector("main .problem")
+        finally:
+            os.kill(redis, signal.SIGCONT)
+        page.wait_for_selector(".person-head", timeout=8000)
+
+
+def test_waiting_leaves_no_listeners_behind(console: httpx.Client, page: Any) -> None:
+    page.goto(url(console, "people"))
+    page.wait_for_selector("main h1")
+    left = page.evaluate("""async () => {
+      const { pause } = await import("./lib/api.js");
+      const heard = new Set();
+      const signal = { addEventListener: (_, one) => heard.add(one), removeEventListener: (_, one) => heard.delete(one) };
+      for (let n = 0; n < 5; n += 1) await pause(1, signal);
+      return heard.size;
+    }""")
+    assert left == 0
 
 
 def test_the_page_outlives_a_restart_of_the_api_and_goes_on_by_itself(own: Path, pages: Callable[..., Any]) -> None:

@@ -126,6 +126,17 @@ def test_a_double_click_is_one_tap(console: httpx.Client, page: Any) -> None:
     assert len(console.get("/v1/console/person?user=doubly").json()["events"]) == 1
 
 
+def test_a_double_click_takes_one_event_back(console: httpx.Client, page: Any) -> None:
+    for earlier in (60, 30):
+        send(console, "twice", "ro7", "play", time.time() - earlier)
+    opened(page, console, user="twice")
+    page.get_by_label("Take back").first.dblclick()
+    page.wait_for_function("() => document.querySelectorAll('.events .event').length >= 3")
+    page.wait_for_timeout(500)
+    kinds = [event["event_type"] for event in console.get("/v1/console/person?user=twice").json()["events"]]
+    assert sorted(kinds) == ["play", "play", "undo"]
+
+
 def test_whoever_taps_by_keyboard_stays_on_the_wall(console: httpx.Client, page: Any) -> None:
     opened(page, console, user="typist")
     for kind in ("play", "dislike"):

@@ -312,6 +312,17 @@ def test_a_trial_is_begun_and_ended_from_the_page(turned: tuple[Home, httpx.Clie
     assert Trials(home.releases).now() is None
 
 
+def test_what_became_of_a_button_far_down_is_seen_there(turned: tuple[Home, httpx.Client], page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 400})
+    page.goto(url(turned[1], "updates"))
+    page.locator('[data-release="000001"]').get_by_role("button", name="Make it live").click()
+    page.locator("dialog").get_by_role("button", name="Make 000001 live").click()
+    box = page.locator(".said").bounding_box()
+    assert page.evaluate("scrollY") > 300
+    assert box["y"] >= page.locator(".top").bounding_box()["height"]
+    assert box["y"] + box["height"] <= 400
+
+
 def test_a_refused_candidate_shows_its_reasons_and_what_it_was_measured_at(turned: tuple[Home, httpx.Client], page: Any) -> None:
     home, client = turned
     about = {"triggers": {"volume": "50,123 new events (job.events = 50,000)"}, "events": 45_110, "held back": 5_013, "parent": "000002"}
@@ -370,6 +381,20 @@ def test_the_system_page_shows_the_counts_of_metrics(console: httpx.Client, page
     page.get_by_role("button", name="Look through the disk").click()
     page.wait_for_function("() => document.querySelector('main')?.textContent.includes('are free')")
     assert "releases/" in page.locator(".page-system").inner_text()
+
+
+def test_a_chart_of_nothing_but_zeros_begins_at_zero(console: httpx.Client, page: Any) -> None:
+    page.goto(url(console, "system"))
+    found = page.evaluate("async () => (await import('./lib/scales.js')).nice(0, 0)")
+    assert (found["from"], found["to"]) == (0, 1)
+
+
+def test_what_was_opened_on_the_system_page_stays_open(console: httpx.Client, page: Any) -> None:
+    page.goto(url(console, "system"))
+    page.locator("summary", has_text="Versions").click()
+    page.evaluate("document.querySelector('details').dataset.old = 'yes'")
+    page.wait_for_selector("details:not([data-old])", timeout=6000)
+    assert page.locator("details").evaluate("(one) => one.open") is True
 
 
 def test_percentiles_of_a_histogram_by_hand(console: httpx.Client, page: Any) -> None:

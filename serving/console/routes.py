@@ -27,7 +27,11 @@ async def without_slash() -> Response:
 @pages.get("/{file:path}")
 async def file(file: str) -> Response:
     """Return one of the console's files."""
-    path = (PAGE / (file or "index.html")).resolve()
-    if not path.is_relative_to(PAGE) or not path.is_file():
+    try:
+        path = (PAGE / (file or "index.html")).resolve()
+        found = path.is_relative_to(PAGE) and path.is_file()
+    except (OSError, ValueError):  # no file can have such a name
+        found = False
+    if not found:
         raise HTTPException(404, f"the console has no file {file[:80]!r}; it begins at /console/")
     return FileResponse(path, headers=HEADERS)

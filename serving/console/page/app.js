@@ -1,7 +1,7 @@
 // The frame of the console: which page is shown, and how things stand. A page is a module in pages/ with a `mount(root, {params, signal})`.
 
 import { fill, h } from "./lib/dom.js";
-import { get, keep, poll } from "./lib/api.js";
+import { get, keep, pause, poll } from "./lib/api.js";
 
 export const PAGES = [
   ["live", "Live"],
@@ -16,6 +16,7 @@ export const PAGES = [
 const main = document.getElementById("main");
 const banner = document.getElementById("banner");
 let leaving = new AbortController();
+let answers; // the live release; null where there is none yet
 
 // Where we are: #/people?user=ann -> {page: "people", params: URLSearchParams}.
 export function place() {
@@ -37,8 +38,10 @@ async function show() {
   const title = PAGES.find(([name]) => name === page)[1];
   document.title = `${title} · recsys`;
   for (const link of document.querySelectorAll("#nav a")) {
-    if (link.dataset.page === page) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.page === page) {
+      link.setAttribute("aria-current", "page");
+      link.parentElement.scrollLeft = link.offsetLeft - link.parentElement.clientWidth / 2; // on a phone not all names fit
+    } else link.removeAttribute("aria-current");
   }
   const root = h("div", { class: `page page-${page}` });
   fill(main, root);
@@ -49,8 +52,10 @@ async function show() {
     if (signal.aborted || error.name === "AbortError") return;
     if (error.status === 401 || error.status === 403) fill(root, locked(error));
     else {
-      fill(root, h("div", { class: "problem", role: "alert" }, h("strong", {}, "This page could not be shown. "), error.message),
+      const away = error.status === 0 || error.status === 503;
+      fill(root, h("div", { class: "problem", role: "alert" }, h("strong", {}, "This page could not be shown. "), error.message, away && "; trying again every few seconds"),
         h("button", { onclick: show }, "Try again"));
+      if (away) pause(3000, signal).then(() => signal.aborted || show());
       if (error.status === undefined) console.error(error);
     }
   }
@@ -69,9 +74,12 @@ function locked(error) {
 async function tell() {
   try {
     const { live } = await get("/v1/releases");
+    if (live && answers === null) show(); // the first release: pages were empty without it
+    answers = live;
     document.getElementById("now").textContent = live ? `release ${live}` : "no release yet";
     banner.hidden = true;
   } catch (error) {
+    if (error.status === 401 && !main.querySelector(".locked")) show(); // the key was taken away, or the server got its first one
     if (error.status === 401 || error.status === 403) return;
     banner.textContent = error.status === 0 ? "The API does not answer; trying again every two seconds." : error.message;
     banner.hidden = false;
@@ -88,7 +96,7 @@ function theme() {
   });
 }
 
-// g and then a page's number, or [ and ], walk through the pages; not while somebody types.
+// [ and ] walk through the pages; not while somebody types.
 function keys() {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog")) return;

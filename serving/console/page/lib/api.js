@@ -20,6 +20,7 @@ export const asked = new EventTarget();
 async function ask(method, path, body, signal) {
   const headers = {};
   const key = sessionStorage.getItem(KEY);
+  if (/[^ -~]/.test(key ?? "")) throw new Problem(401, "the API key holds a letter that no key has; copy the whole key anew");
   if (key) headers.authorization = `Bearer ${key}`;
   if (body !== undefined) headers["content-type"] = "application/json";
   const began = performance.now();
@@ -58,6 +59,7 @@ export async function poll(ms, signal, work, failed = () => {}) {
 }
 
 export const pause = (ms, signal) => new Promise((resolve) => {
-  const timer = setTimeout(resolve, ms);
-  signal?.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+  const done = () => { clearTimeout(timer); signal?.removeEventListener("abort", done); resolve(); }; // a page is open for days
+  const timer = setTimeout(done, ms);
+  signal?.addEventListener("abort", done);
 });

@@ -144,7 +144,7 @@ export function facts(result) {
   const targets = result.windows.reduce((sum, window) => sum + (window.targets ?? 0), 0);
   return [
     result.protocol, `${result.methods.length} methods`,
-    result.windows.length > 0 && `${result.windows.length} windows${begins.length && result.protocol !== "ader" ? `, ${begins[0]} to ${begins.at(-1)}` : ""}`,
+    result.windows.length > 0 && `${result.windows.length} ${result.windows.length === 1 ? "window" : "windows"}${begins.length && result.protocol !== "ader" ? `, ${begins[0]} to ${begins.at(-1)}` : ""}`,
     targets > 0 && `${count(targets)} targets`, result.seeds > 1 && `${result.seeds} seeds`, result.baseline && `baseline ${result.baseline}`,
   ].filter(Boolean).join(" · ");
 }

@@ -31,7 +31,7 @@ export function profile({ undo = null, links = true } = {}) {
         h("div", { class: "event-text" },
           h("div", {}, h("span", { class: `event-kind ${tone}` }, h("span", { "aria-hidden": "true" }, sign), " ", word), event.taken_back && event.event_type !== "undo" && h("span", { class: "badge" }, "taken back")),
           h("div", { class: "event-title" }, filmLink(event)), h("div", { class: "quiet small", title: moment(event.time) }, when(event.time), typeof event.value === "number" && h("span", { title: "the event's value: a rating as a share of its scale, or the share that was watched" }, ` · ${percent(event.value, 0)}`))),
-        undo && last && h("button", { class: "icon-button", title: "Take it back", "aria-label": `Take back: ${word} ${event.title ?? event.item_id}`, onclick: () => undo(event) }, "↶"));
+        undo && last && h("button", { class: "icon-button", title: "Take it back", "aria-label": `Take back: ${word} ${event.title ?? event.item_id}`, onclick: (click) => { if (click.detail < 2) undo(event); } }, "↶"));
     }));
     more.hidden = all || person.events.length <= SHOWN;
     more.textContent = `Show all ${person.events.length}`;

@@ -16,6 +16,7 @@ export function ticks(from, to, wanted = 5, whole = false) {
 // from..to widened to round ends: {from, to, ticks}.
 export function nice(from, to, wanted = 5) {
   if (from === to) {
+    if (from === 0) return nice(0, 1, wanted); // what is counted and was never seen is not less than none
     const room = Math.abs(from) / 10 || 1;
     return nice(from - room, to + room, wanted);
   }

@@ -111,7 +111,7 @@ class Live {
     const person = (label, take, user) => h("div", { class: "who" }, h("span", { class: "who-label quiet small" }, label), h("strong", { class: "who-name", title: user }, called(user)),
       picker({ label: `${label}: search people`, placeholder: "Search people…", search: people, choose: take, own: (text) => ({ value: text, title: `“${text}”`, note: "a new person, or one with just this name" }) }),
       h("div", { class: "actions" },
-        h("button", { onclick: async () => take(await somebody(this.signal, [this.user, this.other])), title: "Somebody who has a profile" }, "⚂ Random"),
+        h("button", { onclick: () => this.some(take, [this.user, this.other]), title: "Somebody who has a profile" }, "⚂ Random"),
         h("button", { onclick: () => take(invented()), title: "A new user id of whom nothing is known" }, "+ Invent"),
         h("button", { onclick: () => take(`session:${invented()}`), title: "Somebody who has not signed in" }, "+ Anonymous")));
     const second = this.mode === "people" ? person("And", (user) => this.change({ other: user }), this.other)
@@ -127,13 +127,20 @@ class Live {
     this.arrange();
   }
 
-  async turn(mode) {
-    if (mode === "people" && !this.other) this.other = await somebody(this.signal, [this.user]);
+  turn(mode) {
+    if (mode === "people" && !this.other) return this.some((other) => this.change({ mode, other }), [this.user]);
     if (mode === "releases") {
-      if (!this.others.length) { fill(this.said, "There is one release only. Another comes with: recsys update"); return; }
+      if (!this.others.length) return fill(this.said, "There is one release only. Another comes with: recsys update");
       this.release ??= this.others[0];
     }
-    this.change({ mode });
+    return this.change({ mode });
+  }
+
+  // Take somebody by chance, or say why there is nobody.
+  async some(take, not) {
+    try { take(await somebody(this.signal, not)); } catch (error) {
+      if (!this.signal.aborted) fill(this.said, h("span", { class: "bad" }, error.message));
+    }
   }
 
   // Send an event for somebody and show what it changed.

@@ -40,7 +40,9 @@ export async function mount(root, { signal }) {
     routesOf(routes, state, metrics, then.metrics, span, people, () => show(system));
     fill(stages, stagesOf(metrics, then.metrics));
     redraw(beside, 4, () => countedOf(metrics));
+    const open = machine.querySelector("details")?.open;
     fill(machine, workersOf(system), redisOf(system));
+    machine.querySelector("details").open = open ?? false;
   }
 
   // Charts are drawn again every so many looks, and never under somebody's pointer.
@@ -105,7 +107,8 @@ function routesOf(element, state, metrics, then, span, people, again) {
       trend: state.seen.filter((_, n) => n % Math.ceil(state.seen.length / 30) === 0).map((each) => { const found = histograms(each.metrics, "recsys_request_seconds", ["method", "route"]).get(key); return found?.count ?? 0; }) };
   });
   const columns = [
-    { name: "route", value: (row) => h("code", {}, `${row.all.labels.method} ${row.all.labels.route.replaceAll(":id}", "}")}`) },
+    { name: "route", value: (row) => row.all.labels.route === "none" ? [h("code", {}, row.all.labels.method), h("span", { class: "quiet" }, " refused before any: no key, or no such address")]
+      : h("code", {}, `${row.all.labels.method} ${row.all.labels.route.replaceAll(":id}", "}")}`) },
     { name: "requests", number: true, value: (row) => count(row.asked) },
     { name: "a second", number: true, title: "over the last minute", value: (row) => span > 0 ? decimal(row.lately.count / span, 1) : "–" },
     ...[["p50", 0.5], ["p95", 0.95], ["p99", 0.99]].map(([name, share]) => ({ name: `${name}, 1 min`, number: true, value: (row) => span > 0 ? ms(p(row.lately, share)) : "–" })),
