@@ -1,5 +1,6 @@
 """What stands before the routes: keys and their scopes, rates, and the size of a body. Plain ASGI, for it runs in every request."""
 
+import ipaddress
 import math
 from collections import OrderedDict
 from time import monotonic
@@ -20,7 +21,7 @@ PEOPLE = 10_000
 OPEN = ("/health/", "/docs", "/redoc", "/openapi.json", "/console")
 """Addresses that need no key: whether it runs, what it can do, and the files of the console, which asks for one itself."""
 
-ASKED = frozenset({b"content-length", b"x-api-key", b"authorization"})
+ASKED = frozenset({b"content-length", b"x-api-key", b"authorization", b"host"})
 """Headers that are looked at."""
 
 REFUSALS = {
@@ -53,7 +54,9 @@ class Buckets:
 class Guard:
     """Lets a request through to `app`, or refuses it: 401 without a key, 403 without its scope, 429 beyond its rate, 413 for a large body.
 
-    Until a home has its first key everybody may do everything; `run` then listens on this machine alone.
+    Until a home has its first key everybody may do everything; `run` then listens on this machine alone. What needs the scope admin is
+    then done for who asks by an address, or for localhost: a page from elsewhere that calls its own name 127.0.0.1 (DNS rebinding) would
+    come by that name.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys):
@@ -75,7 +78,13 @@ class Guard:
     def _refusal(self, method: str, path: str, headers: dict[bytes, bytes]) -> tuple[int, str, dict[str, str]] | None:
         if not _fits(headers.get(b"content-length")):
             return 413, TOO_LARGE, {"connection": "close"}
-        if not self.keys.needed or path.startswith(OPEN):
+        if path.startswith(OPEN):
+            return None
+        if not self.keys.needed:
+            host = headers.get(b"host", b"localhost").decode("latin-1")
+            if scope_of(method, path) == "admin" and not _by_address(host):
+                why = f"without keys {method} {path[:80]} is for this machine alone, and {host[:80]!r} may be anybody's name"
+                return 403, f"{why}; ask it as localhost or by its address, or make a key: recsys keys add", {}
             return None
         secret = _secret(headers)
         key = self.keys.find(secret) if secret else None
@@ -103,6 +112,18 @@ def scope_of(method: str, path: str) -> str:
     if method in ("GET", "HEAD", "OPTIONS") or path == "/v1/recommend":
         return "read"
     return "write" if method == "POST" else "admin"
+
+
+def _by_address(host: str) -> bool:
+    """Say whether a Host header is an address, or localhost: a name that nobody else can give to this machine."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _secret(headers: dict[bytes, bytes]) -> str:

@@ -178,7 +178,7 @@ def test_an_item_that_was_put_is_cold_one_that_was_withdrawn_says_so_and_rules_h
     async def main() -> None:
         app = create_app(Home(own), settings)
         transport = httpx.ASGITransport(app=app)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test/v1") as client:
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://localhost/v1") as client:
             (await client.put("/items/fresh", json={"title": "Fresh (2024)", "genres": ["Sci-Fi"], "year": 2024})).raise_for_status()
             (await client.delete("/items/sc0")).raise_for_status()
             shown = (await client.get("/recommend/somebody?k=10")).json()["items"]

@@ -36,7 +36,7 @@ def ask(keys: Keys, method: str, path: str, **more: Any) -> httpx.Response:
     app = Guard(Starlette(routes=[Route("/{any:path}", size, methods=everywhere)]), keys)
 
     async def main() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             return await client.request(method, path, **more)
 
     return asyncio.run(main())
@@ -173,7 +173,7 @@ def test_beyond_its_rate_a_key_is_told_when_to_come_back(keys: Keys, monkeypatch
     app = Guard(Starlette(routes=[Route("/v1/releases", lambda request: PlainTextResponse(""))]), keys)
 
     async def main() -> list[httpx.Response]:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             return [await client.get("/v1/releases", **bearer(secret)) for _ in range(2)]
 
     first, second = asyncio.run(main())
@@ -191,6 +191,28 @@ def test_a_body_may_be_so_large_whether_it_says_so_or_not(keys: Keys) -> None:
     assert ask(keys, "POST", "/v1/events", content=pieces(BODY)).text == str(BODY)
     for content in (b"x" * (BODY + 1), pieces(BODY + 1)):
         assert ask(keys, "POST", "/v1/events", content=content).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200), ("localhost:8000", 200), ("app.localhost", 200), ("127.0.0.1:8000", 200), ("[::1]:8000", 200), ("[::1]", 200),
+        ("192.168.1.7:8000", 200), ("evil.example", 403), ("evil.example:8000", 403), ("localhost.evil.example", 403), ("", 403),
+        ("[evil]", 403),
+    ],
+)  # fmt: skip
+def test_without_keys_what_an_admin_does_is_for_this_machine_alone(keys: Keys, host: str, status: int) -> None:
+    said = {"headers": {"host": host}}
+    for method, path in (
+        ("POST", "/v1/releases/rollback"), ("DELETE", "/v1/users/ann"), ("PUT", "/v1/items/i"), ("GET", "/v1/console/people"),
+    ):  # fmt: skip
+        answer = ask(keys, method, path, **said)
+        assert answer.status_code == status
+        assert status == 200 or "make a key: recsys keys add" in answer.json()["detail"]
+    for method, path in (("GET", "/v1/recommend/ann"), ("POST", "/v1/events"), ("GET", "/console/"), ("GET", "/metrics")):
+        assert ask(keys, method, path, **said).status_code == 200
+    told = {**said["headers"], **bearer(keys.add("admin", "admin"))["headers"]}
+    assert ask(Keys(keys.file), "DELETE", "/v1/users/ann", headers=told).status_code == 200, "a key says who"
 
 
 @pytest.mark.parametrize(
