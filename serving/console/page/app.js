@@ -65,7 +65,7 @@ async function show() {
 function locked(error) {
   const field = h("input", { type: "password", name: "key", autocomplete: "off", required: true, "aria-label": "API key", placeholder: "rk_…" });
   return h("form", { class: "card locked", onsubmit: (event) => { event.preventDefault(); keep(field.value.trim()); show(); tell(); } },
-    h("h2", {}, "This server has keys"), h("p", {}, error.message),
+    h("h2", {}, "The console needs a key"), h("p", {}, error.message),
     h("p", {}, "The console needs one with the scopes read, write and admin. It stays in this tab and goes when the tab is closed."),
     h("pre", {}, "recsys keys add console --scopes read,write,admin"),
     h("div", { class: "actions" }, field, h("button", { class: "primary" }, "Open")));
