@@ -85,6 +85,10 @@ def chromium() -> Iterator[Any]:
             browser.close()
 
 
+STOPPED = ("ERR_CONNECTION", "ERR_EMPTY", "ERR_SOCKET")
+"""What a page writes whose server has ended, as it does at the end of a test that started one; whether it should have, the test shows."""
+
+
 @pytest.fixture(scope="module")  # not the session: while it lives an event loop runs in this thread, which other tests must not meet
 def browser() -> Iterator[Any]:
     if wrong := missing():
@@ -111,7 +115,7 @@ def pages(browser: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
 
         def wrote(text: str, where: str = "") -> None:
-            if not any(part in text for part in allowed):
+            if not any(part in text for part in (*allowed, *STOPPED)):
                 errors.append(f"{text} {where}")
 
         page.on("console", lambda said: wrote(said.text, said.location.get("url", "")) if said.type == "error" else None)

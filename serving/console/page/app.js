@@ -30,6 +30,12 @@ export function address(page, params = {}) {
   return `#/${page}${query ? `?${query}` : ""}`;
 }
 
+// Let the address say what a page shows, without a new entry in the history: a reload or a copied link shows the same. Whoever has gone on to
+// another page meanwhile, which the address says before anything else happens, is not called back.
+export function settle(page, params) {
+  if (place().page === page) history.replaceState(null, "", address(page, params));
+}
+
 async function show() {
   leaving.abort();
   leaving = new AbortController();

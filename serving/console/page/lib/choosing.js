@@ -1,6 +1,6 @@
 // Choosing a result, the same for Replay and Forgetting: one of the home's reports, or a file of the reader's own, which never leaves the browser.
 
-import { address } from "../app.js";
+import { address, settle } from "../app.js";
 import { get } from "./api.js";
 import { card, empty, fill, h } from "./dom.js";
 import { bytes, count, moment } from "./format.js";
@@ -21,9 +21,9 @@ function keep(name, result) {
   return result;
 }
 
-// What the address says, without a new entry in the history: the page stays, and a reload or a copied link shows the same.
+// What the address says; the other page opens with the same result.
 export function remember(page, params) {
-  history.replaceState(null, "", address(page, params));
+  settle(page, params);
   for (const other of ["replay", "forgetting"]) {
     document.querySelector(`#nav a[data-page=${other}]`)?.setAttribute("href", address(other, { result: params.result }));
   }

@@ -2,7 +2,7 @@
 
 import { fill, h } from "../lib/dom.js";
 import { asked, get, part, pause, poll, post } from "../lib/api.js";
-import { address } from "../app.js";
+import { settle } from "../app.js";
 import { sparkline } from "../lib/charts.js";
 import { EVENTS, called, known, nobodyAnswers } from "../lib/films.js";
 import { picker } from "../lib/picker.js";
@@ -82,7 +82,7 @@ class Live {
 
   // Everything that depends on who is looked at and how.
   arrange() {
-    history.replaceState(null, "", address("live", { user: this.user, with: this.mode === "people" ? this.other : undefined, release: this.mode === "releases" ? this.release : undefined, explore: this.explore ? "1" : undefined }));
+    settle("live", { user: this.user, with: this.mode === "people" ? this.other : undefined, release: this.mode === "releases" ? this.release : undefined, explore: this.explore ? "1" : undefined });
     const two = this.mode !== "one", k = two ? TWO : ONE;
     const owners = this.mode === "people" ? [this.user, this.other] : [this.user];
     this.profiles = new Map(owners.map((user) => [user, { user, mark: "", view: profile({ undo: (event) => this.send(user, event, "undo") }) }]));

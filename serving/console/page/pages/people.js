@@ -2,7 +2,7 @@
 
 import { card, empty, fill, h } from "../lib/dom.js";
 import { get, part } from "../lib/api.js";
-import { address } from "../app.js";
+import { address, settle } from "../app.js";
 import { called, facts, filmLink, known, nobodyAnswers, source, thumb } from "../lib/films.js";
 import { count, percent } from "../lib/format.js";
 import { filmView, films } from "../lib/film.js";
@@ -49,7 +49,7 @@ async function personView(root, user, why, signal) {
   const dressed = (some) => some.map((item) => ({ ...items.get(item.item_id), ...item }));
   const answer = h("div", { class: "why-answer", role: "status", "aria-live": "polite" });
   const ask = async (item) => {
-    history.replaceState(null, "", address("people", { user, why: item }));
+    settle("people", { user, why: item });
     await whyNot(answer, user, item, signal);
   };
   const standing = person.events.filter((event) => !event.taken_back && event.event_type !== "undo").length;
