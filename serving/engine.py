@@ -71,10 +71,7 @@ class Engine:
         return self.snapshot
 
     def beside(self, id: str) -> Snapshot:
-        """Return any release, with what the catalogue says, for who compares; one that is not here is loaded, and serves nobody."""
-        for here in (self.snapshot, self.candidate):
-            if here is not None and here.id == id:
-                return here
+        """Load any release, with what the catalogue says, for who compares; it serves nobody."""
         return self._stocked(Snapshot.load(self.registry.open(id)))
 
     def refresh(self) -> bool:

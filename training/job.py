@@ -135,7 +135,8 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
     live, end = registry.open(), Position(len(log))
     new = log.read(live.position, end)
     # what the last update held back waits for company; anything else that is not learned counts
-    why = reasons(situation(log, live, new, measured), settings.job) if len(new) > live.manifest.get("held back", 0) else {}
+    looked = situation(log, live, new, measured) if force or len(new) > live.manifest.get("held back", 0) else None
+    why = reasons(looked, settings.job) if looked and len(new) > live.manifest.get("held back", 0) else {}
     if force and _worth_learning(new):
         why = {"by hand": "asked for with --force", **why}
     if not why:
@@ -150,7 +151,8 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
     about: dict[str, Any] = {"triggers": why, "events": len(lesson), "held back": len(held_back), "parent": live.id}
     if not _worth_learning(lesson):
         return {"what": "not due", **about}
-    about["measured"] = figures(situation(log, live, new, measured), settings.job)
+    if looked:
+        about["measured"] = figures(looked, settings.job)
     watched = running(home.job, step, "update", why=", ".join(why), triggers=why, events=len(lesson), parent=live.id)
     try:
         with watched as step, _threads(settings):

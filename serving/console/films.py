@@ -17,6 +17,7 @@ from recsys.catalogue import WITHDRAWN
 from recsys.log import Log
 from serving.answers import Reply, there_is_one
 from serving.console.kept import Kept
+from serving.console.movement import cosines
 from serving.engine import Engine
 from serving.messages import Id
 from serving.snapshot import Snapshot
@@ -234,7 +235,7 @@ def _row(folder: Path, made: int, item: str) -> int:
 
 
 def _cosine(before: Path, row: int, after: Path, now: int) -> float | None:
-    return _cosines(_vectors(before)[[row]], _vectors(after)[[now]])[0]
+    return _median(_vectors(before)[[row]], _vectors(after)[[now]])
 
 
 @lru_cache(maxsize=64)
@@ -248,15 +249,14 @@ def _usual(before: Path, after: Path, made: int) -> float | None:
     if not both.any():
         return None
     rows = known["row"].take(place.drop_null()).to_numpy()
-    moved = [cosine for cosine in _cosines(_vectors(before)[some["row"].to_numpy()[both]], _vectors(after)[rows]) if cosine is not None]
-    return float(np.median(moved)) if moved else None
+    return _median(_vectors(before)[some["row"].to_numpy()[both]], _vectors(after)[rows])
 
 
-def _cosines(a: np.ndarray, b: np.ndarray) -> list[float | None]:
-    if a.shape != b.shape:
-        return [None] * len(a)  # towers of another width
-    length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return [float(dot / by) if by else None for dot, by in zip((a * b).sum(axis=1), length, strict=True)]
+def _median(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Return the median cosine of rows; None where there is none, or towers are of another width."""
+    known = np.zeros(0) if a.shape != b.shape else cosines(a, b)
+    known = known[~np.isnan(known)]
+    return float(np.median(known)) if len(known) else None
 
 
 def _vectors(folder: Path) -> np.ndarray:

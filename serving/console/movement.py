@@ -35,12 +35,18 @@ def moved(release: Release, parent: Release) -> dict[str, Any]:
         "new": int((~known).sum()),
         "gone": len(then) - int(known.sum()),
         "anew": anew,
-        "vectors": None if anew else _cosines(release, parent, np.flatnonzero(known), was),
+        "vectors": None if anew else _vectors(release, parent, np.flatnonzero(known), was),
         "popularity": _popularity(now, then, known, was),
     }
 
 
-def _cosines(release: Release, parent: Release, rows: np.ndarray, was: np.ndarray) -> dict[str, Any] | None:
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the cosine of each row with the other's, (n, d), (n, d) -> (n,); nan where one of them is all zeros."""
+    length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.where(length > 0, (a * b).sum(axis=1) / np.maximum(length, 1e-12), np.nan)
+
+
+def _vectors(release: Release, parent: Release, rows: np.ndarray, was: np.ndarray) -> dict[str, Any] | None:
     """Compare the vectors of items; rows (R,) places in the release, from 0, and was (n,) those in its parent."""
     if len(rows) > SAMPLE:
         rows = rows[np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)]
@@ -48,8 +54,7 @@ def _cosines(release: Release, parent: Release, rows: np.ndarray, was: np.ndarra
     if not len(rows) or new.shape[1] != old.shape[1]:
         return None
     a, b = np.asarray(new[1 + rows], np.float32), np.asarray(old[1 + was[rows]], np.float32)
-    length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosine = np.where(length > 0, (a * b).sum(axis=1) / np.maximum(length, 1e-12), 1.0)
+    cosine = np.nan_to_num(cosines(a, b), nan=1.0)
     return {
         "compared": len(rows),
         "quantiles": dict(zip(map(str, QUANTILES), np.quantile(cosine, QUANTILES).round(5).tolist(), strict=True)),

@@ -64,7 +64,7 @@ T = TypeVar("T")
 operations = APIRouter(prefix="/v1/console", include_in_schema=False, dependencies=[Depends(no_unknown_parameter)])
 
 
-class _Kept:
+class _Answers:
     """Answers by what they depend on, the newest so many; each is made by one thread at a time."""
 
     def __init__(self, most: int):
@@ -82,7 +82,7 @@ class _Kept:
             return found
 
 
-_releases, _movements, _lines, _disks = _Kept(REMEMBERED), _Kept(REMEMBERED), _Kept(4), _Kept(4)
+_releases, _movements, _lines, _disks = _Answers(REMEMBERED), _Answers(REMEMBERED), _Answers(4), _Answers(4)
 
 
 def _json(content: Any) -> Response:

@@ -7,8 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from recsys.batches import Batch, Examples
+from recsys.errors import BadInput
 from recsys.losses import NextItem
-from recsys.towers import Towers
+from recsys.towers import SessionTower, Towers
 from training.memory import Memory
 
 
@@ -31,6 +32,12 @@ class Update:
     known: int = 0
     surfaces: dict[str, int] = field(default_factory=dict)
     notes: dict[str, float] = field(default_factory=dict)
+
+
+def refuse_by_session(name: str, towers: Towers) -> None:
+    """Raise BadInput where a strategy cannot stand beside a tower that reads session by session."""
+    if isinstance(towers.users, SessionTower):
+        raise BadInput(f"{name} cannot stand beside a tower that reads session by session (model.objective = next_session); leave one out")
 
 
 class Strategy:

@@ -3,8 +3,8 @@
 from typing import ClassVar
 
 from recsys.errors import BadInput
-from recsys.towers import SessionTower, Towers
-from training.strategies.base import Strategy, Update
+from recsys.towers import Towers
+from training.strategies.base import Strategy, Update, refuse_by_session
 
 
 class Columns(Strategy):
@@ -27,10 +27,7 @@ class Columns(Strategy):
         """Freeze what there is; add a column where there is room."""
         if update.parent is None:
             return
-        if isinstance(towers.users, SessionTower):
-            raise BadInput(
-                "columns cannot stand beside a tower that reads session by session (model.objective = next_session); leave one out"
-            )
+        refuse_by_session(self.name, towers)
         towers.users.requires_grad_(False)
         towers.users.heads.requires_grad_(True)
         if 1 + len(towers.users.columns) < self.most:

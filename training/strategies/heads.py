@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from recsys.errors import BadInput
 from recsys.events import surface_number
-from recsys.towers import SessionTower, Towers
-from training.strategies.base import Strategy, Update
+from recsys.towers import Towers
+from training.strategies.base import Strategy, Update, refuse_by_session
 
 
 class Heads(Strategy):
@@ -32,10 +32,7 @@ class Heads(Strategy):
         """Add a head for every surface that has come."""
         if update.parent is None:
             return
-        if isinstance(towers.users, SessionTower):
-            raise BadInput(
-                "heads cannot stand beside a tower that reads session by session (model.objective = next_session); leave one out"
-            )
+        refuse_by_session(self.name, towers)
         known = set(towers.users.labels.tolist())
         for name, count in update.surfaces.items():
             number = surface_number(name)
