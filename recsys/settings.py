@@ -143,6 +143,9 @@ class Serving(_Section):
     access_log: bool = Field(False, description="write a line about every request: its id, route, status and milliseconds")
     popular_hours: int = Field(6, ge=0, le=47, description="who is new sees what was liked in so many hours; 0: what the release knows")
     watch_seconds: float = Field(1.0, gt=0, description="how often to look for a new release")
+    profile_seconds: float = Field(
+        0.25, gt=0, le=60, description="so long a recommendation waits for Redis, then it does without the profile"
+    )
     measured: float = Field(0.1, ge=0, le=1, description="share of the people whose lists are compared with what they do next; 0: nobody's")
 
 

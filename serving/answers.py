@@ -22,9 +22,6 @@ from serving.reasons import because
 from serving.rules import Pin, Rules
 from serving.snapshot import Ask, Snapshot
 
-READ_BUDGET = 0.25
-"""Seconds that a recommendation waits for the profile before it answers without."""
-
 NO_ITEMS = np.zeros(0, np.uint32)
 NOBODY = History([], [], [])
 
@@ -51,7 +48,7 @@ async def recommended(request: Request, user_id: str, k: int, wish: Wish) -> Res
     items, answer, made = await page(request, past, k, wish, user_id, degraded, id)
     if wish.explore and items:
         try:
-            await request.app.state.profiles.log(impressions(items, user_id, id, made, wish.surface), READ_BUDGET)
+            await request.app.state.profiles.log(impressions(items, user_id, id, made, wish.surface), request.app.state.profile_seconds)
         except (*AWAY, StreamFull):  # what cannot be logged must not be drawn
             request.app.state.metrics.degraded.inc()
             items, answer, _ = await page(request, past, k, wish.model_copy(update={"explore": 0.0}), user_id, True, id)
@@ -162,12 +159,12 @@ def pinned(
     return items[:k]
 
 
-async def history(request: Request, owner: str) -> tuple[History, bool]:
-    """Return what a profile holds, and whether the answer must do without it."""
+async def history(request: Request, owner: str, within: float | None = None) -> tuple[History, bool]:
+    """Return what a profile holds, and whether the answer must do without it. within: seconds, else as configured."""
     metrics: Metrics = request.app.state.metrics
     try:
         with metrics.stage("profile"):
-            return await request.app.state.profiles.read(owner, READ_BUDGET), False
+            return await request.app.state.profiles.read(owner, within or request.app.state.profile_seconds), False
     except AWAY:
         metrics.degraded.inc()
         return NOBODY, True

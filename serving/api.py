@@ -26,7 +26,6 @@ from recsys.settings import Settings
 from serving import reasons
 from serving.answers import (
     AWAY,
-    READ_BUDGET,
     Reply,
     answered,
     by_house_rules,
@@ -321,7 +320,7 @@ async def ready(request: Request) -> Response:
     snapshot = request.app.state.engine.snapshot
     redis = True
     try:
-        await request.app.state.profiles.wire.call("PING", within=READ_BUDGET)
+        await request.app.state.profiles.wire.call("PING", within=request.app.state.profile_seconds)
     except AWAY:
         redis = False
     ready = redis and snapshot is not None
@@ -333,7 +332,7 @@ async def metrics(request: Request) -> Response:
     """Say what this server counted, the way Prometheus reads it."""
     waiting = None
     with suppress(*AWAY):
-        waiting = await request.app.state.profiles.waiting(READ_BUDGET)
+        waiting = await request.app.state.profiles.waiting(request.app.state.profile_seconds)
     return Response(request.app.state.metrics.page(request.app.state.engine.snapshot, waiting), media_type=CONTENT_TYPE)
 
 
@@ -403,6 +402,7 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
     app.front = Measured(Guard(Shortcut(app.routed, app, v1.routes), Keys(home.keys, guarded)), app.state.metrics, serving.access_log)
     app.state.home = home
     app.state.exclude_seen = serving.exclude_seen
+    app.state.profile_seconds = serving.profile_seconds
     app.state.rules = RulesFile(home.rules)
     app.include_router(v1)
     app.include_router(health)

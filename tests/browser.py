@@ -164,7 +164,7 @@ def small_home(path: Path) -> Home:
     home, catalogue, log = Home(path), films(), event_table(what_they_did())
     Catalogue(home.items).add(catalogue)
     Log(home.log).append(log)
-    home.config.write_text("[serving]\nwatch_seconds = 0.1\npopular_hours = 0\n")
+    home.config.write_text("[serving]\nwatch_seconds = 0.1\npopular_hours = 0\nprofile_seconds = 10\n")
     rng, ids = np.random.default_rng(1), catalogue["item_id"].to_pylist()
     kind = np.repeat(np.eye(4, 8), 12, axis=0)
     vectors = kind + 0.25 * rng.normal(size=(len(ids), 8))

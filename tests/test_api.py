@@ -30,6 +30,7 @@ from recsys.settings import load_settings
 from serving.run import run
 try:
     usual = {"serving.port": 0, "serving.watch_seconds": 0.05, "serving.popular_hours": 0}  # what others like now is no test's business
+    usual["serving.profile_seconds"] = 10  # nor is how busy the machine is
     run(Home(sys.argv[1]), load_settings(environ={}, overrides={**usual, **eval(sys.argv[2])}))
 except RecsysError as error:
     sys.exit(f"error: {error}")
@@ -434,7 +435,7 @@ def test_of_200_swaps_under_load_no_request_fails_no_answer_mixes_two_and_memory
 
 def test_a_redis_that_hangs_degrades_answers_in_time_and_refuses_events_until_it_is_back(tmp_path):
     publish(tmp_path)
-    with served(tmp_path) as api:
+    with served(tmp_path, profile_seconds=0.25) as api:
         assert api.post("/v1/events", json=event("ann", "east")).status_code == 200
         os.kill(redis_pid(tmp_path), signal.SIGSTOP)
         try:

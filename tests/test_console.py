@@ -194,7 +194,7 @@ def test_the_first_release_is_shown_without_a_reload(small: Path, tmp_path: Path
 
 
 def test_a_page_opened_while_redis_is_away_comes_when_it_is_back(own: Path, pages: Callable[..., Any]) -> None:
-    with serving(own) as client:
+    with serving(own, "--set", "serving.profile_seconds=0.25") as client:
         page = pages(url(client, user="p1"), allowed=("503",))
         page.wait_for_selector("li.film")
         redis = json.loads((own / "redis" / "server.json").read_text())["pid"]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from recsys import events
 from recsys.errors import ReleaseDamaged, ReleaseNotFound
-from serving.answers import AWAY, READ_BUDGET, Reply, history, not_now, pinned, seen, there_is_one
+from serving.answers import AWAY, Reply, history, not_now, pinned, seen, there_is_one
 from serving.console.films import described
 from serving.console.kept import Kept
 from serving.engine import Engine
@@ -17,7 +17,7 @@ from serving.messages import MAX_K, Id, K, Wish
 from serving.profiles import FORM, Profiles, profile_keys, sessions_key
 from serving.reasons import because
 from serving.snapshot import Ask, Snapshot
-from serving.wire import Word
+from serving.wire import ANSWERS, Word
 
 STEP = 1000
 """Keys that Redis looks at in one go: a fraction of a millisecond, between which it answers others."""
@@ -55,11 +55,11 @@ async def person(request: Request, user: Annotated[Id, Query()], mark: Annotated
     snapshot = there_is_one(request)
     snapshot = request.app.state.engine.shows(user) or snapshot
     try:
-        found, own = await profiles.whole(user, READ_BUDGET)
+        found, own = await profiles.whole(user)
         now = f"{own.hex()}.{snapshot.id}"
         if now == mark:
             return Reply({"user": user, "mark": now, "unchanged": True})
-        sessions = await profiles.wire.call("ZREVRANGE", sessions_key(profiles.tenant, user), 0, -1, "WITHSCORES", within=READ_BUDGET)
+        sessions = await profiles.wire.call("ZREVRANGE", sessions_key(profiles.tenant, user), 0, -1, "WITHSCORES")
     except AWAY:
         raise not_now("Redis is away, and profiles lie there") from None
     signed_in = [{"session": id.decode(), "time": int(float(at))} for id, at in zip(sessions[::2], sessions[1::2], strict=True)]
@@ -78,7 +78,7 @@ async def listed(
     stages: Annotated[bool, Query(description="also what towers, neighbours and popularity would each give alone")] = False,
 ) -> Response:
     """Return what a release would show somebody by the house's rules. It does not count as shown to them, and nothing is logged."""
-    past, degraded = await history(request, user)
+    past, degraded = await history(request, user, ANSWERS)
     snapshot = await _release(request, user, release)
     began = time.perf_counter()
     items = _shown(request, snapshot, past, k)
