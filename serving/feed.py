@@ -14,7 +14,7 @@ def feed(start, item, kind, time, base, late, most):
     start (B + 1,), item, kind and time as in recsys.sessions.Histories; an item's vector is in base (n, d) or, behind it, in late (m, d).
     gaps are those of recsys.sessions.gap_buckets.
     """
-    lengths = np.minimum(np.diff(start), most)
+    lengths = np.minimum(start[1:] - start[:-1], most)
     longest = lengths.max()
     items = np.empty((len(lengths), longest, base.shape[1]), np.float32)
     kinds, gaps = np.zeros((len(lengths), longest), np.int64), np.zeros((len(lengths), longest), np.int64)

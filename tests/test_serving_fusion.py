@@ -28,7 +28,7 @@ from recsys.vocab import Vocabulary
 from serving import stock
 from serving.feed import feed
 from serving.history import Event, History
-from serving.opinions import best, first, opinions
+from serving.opinions import _largest, best, first, opinions
 from serving.reasons import because
 from serving.snapshot import Ask, Snapshot
 from training.candidate import Candidate
@@ -194,6 +194,23 @@ def test_no_row_that_was_not_looked_at_is_worth_more_than_is_said(seed: int) -> 
     parts = [(1 - weights.sum()) * np.exp(logit[nearest].min() - (top[-1] + np.log(np.exp(top - top[-1]).sum()))),
              weights[0] * np.sort(vote)[-6], weights[1] * share[popular[4]]]  # fmt: skip
     assert limit == pytest.approx(sum(parts), rel=1e-4)  # and no more than that, or lists would be taken longer for nothing
+
+
+@pytest.mark.parametrize("k", [1, 20, 64, 65, 200])
+@pytest.mark.parametrize("order", ["random", "ascending", "descending", "equal"])
+def test_the_best_and_the_largest_are_those_of_a_sort(k: int, order: str) -> None:
+    rng = np.random.default_rng(k)
+    values = rng.integers(-1, 60, 300) / 60.0
+    if order != "random":
+        values = {"ascending": np.sort(values), "descending": -np.sort(-values), "equal": np.full(300, 0.5)}[order]
+    ordered = -np.sort(-values)
+    assert _largest(values, k) == (ordered[k - 1], max(ordered[k], 0.0))
+    assert _largest(values, 300) == (-1.0, 0.0)
+    rows = rng.permutation(1000)[:300]
+    found, score, _ = best(rows, np.array([values, np.zeros(300), np.zeros(300)]), np.zeros(0), k)
+    expected = [at for at in np.lexsort((rows, -values))[:k] if values[at] > 0]
+    assert found.tolist() == rows[expected].tolist()
+    assert score.tolist() == values[expected].tolist()
 
 
 def test_nothing_is_compiled_while_people_wait(publish: Callable[[Candidate], Release]) -> None:
