@@ -16,6 +16,8 @@ import typer
 from typer.testing import CliRunner
 
 from recsys import cli
+from recsys.commands.terminal import read_settings
+from recsys.commands.words import read_moment
 
 HEADER = "user_id,item_id,timestamp\n"
 GOOD = "".join(f"u{n % 7},i{n * n % 11},{1_700_000_000 + n * 5000}\n" for n in range(120))
@@ -305,7 +307,7 @@ def test_the_homes_own_config_counts_and_the_command_line_wins(run: Run, tmp_pat
     (tmp_path / "home/config.toml").write_text("[training]\nepoch = 3\n")
     assert "config.toml: there is no setting 'training.epoch'" in run("fit", "--home", "home").err
     (tmp_path / "home/config.toml").write_text('[update]\nstrategy = "naive"\n')
-    settings = cli._settings(tmp_path / "home", None, ["update.epochs=9"])
+    settings = read_settings(tmp_path / "home", None, ["update.epochs=9"])
     assert (settings.update.strategy, settings.update.epochs) == ("naive", 9)
 
 
@@ -319,7 +321,7 @@ def test_the_homes_own_config_counts_and_the_command_line_wins(run: Run, tmp_pat
     ],
 )
 def test_moments_are_utc_unless_they_say_otherwise(text: str, ms: int) -> None:
-    assert cli._moment(text) == ms
+    assert read_moment(text) == ms
 
 
 def test_evaluate_writes_its_results_as_json(run: Run, tmp_path: Path) -> None:
