@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import redis
 from browser import serving, url
 from test_api import figures, served, wait_until
 from worlds import publish_release
@@ -24,6 +25,7 @@ from recsys.registry import Registry
 from recsys.running import running
 from recsys.trial import Trials
 from serving.console.operations import _movement
+from serving.embedded import EmbeddedRedis
 from serving.keys import Keys
 from serving.workers import Worker
 
@@ -280,6 +282,7 @@ def test_a_rollback_from_the_page_is_asked_about_served_and_shown(turned: tuple[
     page.locator("dialog").get_by_role("button", name="Roll back to 000001").click()
     page.wait_for_selector(".said")
     assert "Release 000001 answers everybody now (it was 000002)." in words(page, ".said")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Close this message"
     assert live(client) == client.get("/v1/recommend/p0").json()["release"] == "000001"
     assert words(page, ".now .card >> nth=0 >> .figure") == "000001"
     assert "the job waits" in words(page, ".now")
@@ -457,6 +460,18 @@ def test_redis_that_is_away_is_said_in_plain_words(own: Path, page: Any) -> None
         page.wait_for_selector("main .problem")
         assert "Redis does not answer" in words(page, "main .problem")
         assert "marked degraded" in words(page, "main .problem")
+
+
+def test_redis_that_does_not_tell_of_itself_is_not_taken_for_away(own: Path, page: Any, server: EmbeddedRedis, store: redis.Redis) -> None:
+    with served(own, redis_url=server.url, watch_seconds=0.05) as client:
+        store.execute_command("ACL", "SETUSER", "default", "-info")
+        try:
+            page.goto(url(client, "system"))
+            page.wait_for_selector("main .warn")
+        finally:
+            store.execute_command("ACL", "SETUSER", "default", "+info")
+        assert "Redis answers, but does not tell how it is" in words(page, "main .warn")
+        assert "0 events wait" in words(page, "main")
 
 
 def test_a_home_without_a_release_says_what_to_do_next(tmp_path: Path, page: Any) -> None:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import Response
+from redis.exceptions import ResponseError
 
 from recsys import running
 from recsys.errors import RecsysError, ReleaseNotFound
@@ -236,8 +237,10 @@ async def system(request: Request) -> Response:
         **machine,
     }
     try:
-        said = await state.profiles.wire.call("INFO", within=WAIT)
-        found["redis"] = _info(said)
+        try:
+            found["redis"] = _info(await state.profiles.wire.call("INFO", within=WAIT))
+        except ResponseError as error:
+            found["redis_refuses"] = f"Redis answers, but does not tell how it is: {error}"
         found["waiting"] = await _waiting(state.profiles)
     except AWAY as error:
         found["redis_away"] = f"Redis does not answer: {error or type(error).__name__}"

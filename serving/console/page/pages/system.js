@@ -155,6 +155,7 @@ function workersOf(system) {
 function redisOf(system) {
   const { redis, waiting } = system;
   const title = "Redis and the event streams";
+  if (system.redis_refuses) return card(title, h("p", { class: "warn" }, `${system.redis_refuses}. Allow it: ACL SETUSER NAME +info`), waiting && h("p", {}, `${count(waiting.events)} events wait for the archiver.`));
   if (!redis) return card(title, h("div", { class: "problem", role: "alert" }, `${system.redis_away ?? "Redis does not answer"}. Recommendations go on from popular items, marked degraded; events are refused with 503 until it is back.`));
   const late = waiting?.oldest && system.now * 1000 - waiting.oldest > 5 * MINUTE;
   const facts = [["memory", `${bytes(redis.used_memory)}${redis.maxmemory ? ` of ${bytes(redis.maxmemory)}` : ""}`], ["peak", bytes(redis.used_memory_peak)], ["resident", bytes(redis.used_memory_rss)], ["clients", count(redis.connected_clients)], ["commands a second", count(redis.instantaneous_ops_per_sec)],

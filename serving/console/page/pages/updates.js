@@ -62,8 +62,9 @@ export async function mount(root, { signal }) {
   }
 
   function say(words, kind) {
-    fill(notice, h("div", { class: kind === "bad" ? "problem" : "said", role: kind === "bad" ? "alert" : null }, h("span", {}, words),
-      h("button", { class: "icon", "aria-label": "Close this message", onclick: () => fill(notice) }, "×")));
+    const close = h("button", { class: "icon", "aria-label": "Close this message", onclick: () => fill(notice) }, "×");
+    fill(notice, h("div", { class: kind === "bad" ? "problem" : "said", role: kind === "bad" ? "alert" : null }, h("span", {}, words), close));
+    close.focus({ preventScroll: true }); // the button that was pressed may be gone when this is drawn again
   }
 
   // Do something to the releases, say what became of it, and show how things stand.
