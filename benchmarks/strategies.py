@@ -23,7 +23,11 @@ FAR = 5.0
 """
 
 
-def row(found: dict[str, Any], main: str, second: str) -> dict[str, float | None]:
+SECONDS = {"last": "seconds, last update", "mean": "seconds a cycle"}
+"""What of the seconds is shown: those of the last update, or the mean of all cycles, the first fit among them."""
+
+
+def row(found: dict[str, Any], main: str, second: str, seconds: str) -> dict[str, float | None]:
     """Return what the table shows of a method, quality in %: differences are from the baseline, with their 95% intervals."""
     cost, kept, interval = found["cost"], found.get("forgetting") or {}, found["intervals"].get(main) or {}
 
@@ -35,15 +39,15 @@ def row(found: dict[str, Any], main: str, second: str) -> dict[str, float | None
         second: percent(found["macro"][second]),
         **{name: percent(interval.get(name)) for name in ("low", "high", "difference", "difference_low", "difference_high")},
         **{name: percent(kept.get(name)) for name in ("forgetting", "backward_transfer", "forward_transfer")},
-        "seconds": cost.get("seconds_learn_last"),
+        "seconds": cost.get("seconds_learn_last") if seconds == "last" else cost["seconds_learn"] / len(found["windows"]),
         "megabytes": cost["release_bytes"] / 1e6 if cost.get("release_bytes") else None,
     }
 
 
-def table(rows: dict[str, dict[str, Any]], main: str, second: str, baseline: str) -> str:
+def table(rows: dict[str, dict[str, Any]], main: str, second: str, baseline: str, seconds: str) -> str:
     """Return the rows as Markdown, the best first."""
     heads = ["strategy", main, second, f"{main} against {baseline} (95% interval)", "forgetting, points", "backward", "forward transfer"]
-    heads += ["seconds, last update", "MB a release"]
+    heads += [SECONDS[seconds], "MB a release"]
     told = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, values in sorted(rows.items(), key=lambda item: -item[1][main]):
         known = values["difference"] is not None and name != baseline
@@ -61,11 +65,13 @@ def main() -> None:
     wanted = argparse.ArgumentParser(description=__doc__)
     wanted.add_argument("results", type=Path)
     wanted.add_argument("--out", default="strategies")
+    wanted.add_argument("--second", default="ndcg", help="the measure beside recall, such as mrr")
+    wanted.add_argument("--seconds", default="last", choices=SECONDS, help="of the last update, or a cycle in the mean")
     asked = wanted.parse_args()
     results = json.loads(asked.results.read_text())
     k = results["ks"][-1]
-    first, second = f"recall@{k}", f"ndcg@{k}"
-    rows = {name: row(found, first, second) for name, found in results["methods"].items()}
+    first, second = f"recall@{k}", f"{asked.second}@{k}"
+    rows = {name: row(found, first, second, asked.seconds) for name, found in results["methods"].items()}
     kept = {name: results[name] for name in ("command", "machine", "versions", "started", "baseline", "settings")}
     write_atomically(ROOT / f"benchmarks/results/{asked.out}.json", json.dumps({**kept, "methods": rows}, indent=1) + "\n")
     points = [Point(name, 0, float(values[first] or 0), x=values["seconds"]) for name, values in rows.items() if values["seconds"]]
@@ -75,10 +81,10 @@ def main() -> None:
     near = [point for point in shown if abs(point.y - middle) < FAR]  # who is further off would press all others together
     label = labels([point.name for point in near])
     points = [replace(point, look=number, label=label[point.name]) for number, point in enumerate(near)]
-    drawn = frontier(points, "wall seconds for the last update, logarithmic", f"{first}, %")
+    drawn = frontier(points, f"{SECONDS[asked.seconds]}, logarithmic", f"{first}, %")
     drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     write_atomically(ROOT / f"docs/{asked.out}.svg", drawn.replace("\n", f"\n<style>{STYLE}</style>\n", 1))
-    print(table(rows, first, second, results["baseline"]))
+    print(table(rows, first, second, results["baseline"], asked.seconds))
 
 
 if __name__ == "__main__":

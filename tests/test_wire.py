@@ -64,12 +64,12 @@ def test_who_gives_up_or_is_too_late_takes_no_reply_of_others(server, store):
     async def use(wire: Wire) -> None:
         await wire.call("PING")
         connection = wire._transport
-        store.client_pause(300)
+        store.client_pause(1000)
         given_up = asyncio.create_task(wire.call("ECHO", "given up"))
         began = time.monotonic()
         with pytest.raises(TimeoutError):
             await wire.call("ECHO", "late", within=0.1)
-        assert 0.1 <= time.monotonic() - began < 0.25
+        assert 0.1 <= time.monotonic() - began < 1  # not only when Redis answers again
         given_up.cancel()
         assert await wire.call("ECHO", "mine") == b"mine"
         assert wire._transport is connection
@@ -126,7 +126,7 @@ def test_nobody_there_is_said_at_once(tmp_path):
         began = time.monotonic()
         found = await asyncio.gather(*(wire.call("PING") for _ in range(20)), return_exceptions=True)
         assert all(isinstance(error, OSError) for error in found)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 5  # one after the other they would have waited ten seconds
 
     run(f"unix://{tmp_path}/nothing.sock", use)
     with pytest.raises(BadInput, match="is no address of a Redis server"):
