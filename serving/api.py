@@ -44,6 +44,7 @@ from serving.console.operations import operations as console_operations
 from serving.console.people import people
 from serving.console.results import results
 from serving.console.routes import pages
+from serving.docs import docs
 from serving.embedded import redis_address
 from serving.engine import Engine
 from serving.forget import Forgetting
@@ -397,6 +398,8 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
         version="1",
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.metrics = Metrics()
     app.front = Measured(Guard(Shortcut(app.routed, app, v1.routes), Keys(home.keys, guarded)), app.state.metrics, serving.access_log)
@@ -407,6 +410,7 @@ def create_app(home: Home, settings: Settings, guarded: bool = False) -> Api:
     app.include_router(v1)
     app.include_router(health)
     app.include_router(operations)
+    app.include_router(docs)
     app.include_router(pages)
     app.include_router(results)
     app.include_router(console_operations)

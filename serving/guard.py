@@ -18,7 +18,7 @@ BODY = 256 * 1024
 PEOPLE = 10_000
 """Keys whose rate is followed; who asked least lately is forgotten first, and starts with a full bucket."""
 
-OPEN = ("/health/", "/docs", "/redoc", "/openapi.json", "/console")
+OPEN = ("/health/", "/docs", "/openapi.json", "/console")
 """Addresses that need no key: whether it runs, what it can do, and the files of the console, which asks for one itself."""
 
 ASKED = frozenset({b"content-length", b"x-api-key", b"authorization", b"host"})
