@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eval.page import STYLE
 from eval.pictures import Point, frontier, labels, pareto
+from eval.report.looks import STYLE
 from recsys.files import write_atomically
 
 ROOT = Path(__file__).parents[1]

@@ -22,7 +22,7 @@ from eval.cost import Cost
 from eval.forgetting import Matrix
 from eval.methods import methods
 from eval.names import listed
-from eval.report import SHARES
+from eval.report.facts import SHARES
 from eval.results import Results, report
 from recsys.home import Home
 from recsys.settings import Settings

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from eval import pictures, report
+from eval import pictures
 from eval.pictures import Point, Row, Series
+from eval.report import page as report
 from recsys.errors import BadInput
 
 SECTIONS = ["over-time", "frontier", "forgetting", "slices", "tables", "how-to-read", "reproduce"]

@@ -134,7 +134,7 @@ def evaluate(
     if json and not quiet:
         write(found, json)
     if report:
-        from eval.report import write as draw
+        from eval.report.page import write as draw
 
         draw(found, report)
     written = [f"{name}: {path}" for name, path in (("report", report), ("results", json)) if path and not quiet]
