@@ -17,9 +17,10 @@ import redis
 from steps import FREEING, full, killed, steps
 from worlds import NOW, event_table, publish_release
 
-from recsys import catalogue, cli
+from recsys import catalogue
 from recsys.backup import backup, restore, verify
 from recsys.catalogue import Catalogue
+from recsys.commands.releases import rollback
 from recsys.files import write_atomically
 from recsys.forgotten import Forgotten
 from recsys.hidden import did
@@ -127,7 +128,7 @@ def rolled_back(home: Home) -> str | None:
 
 WORK["rollback"] = Work(
     releases,
-    lambda home: cli.rollback("000002", home.path, True),
+    lambda home: rollback("000002", home.path, True),
     rolled_back,
     lambda home: (Registry(home.releases).current(), Journal(home.job).rolled_back_to()),
     8,

@@ -40,9 +40,11 @@ export async function mount(root, { signal }) {
     routesOf(routes, state, metrics, then.metrics, span, people, () => show(system));
     fill(stages, stagesOf(metrics, then.metrics));
     redraw(beside, 4, () => countedOf(metrics));
-    const open = machine.querySelector("details")?.open;
+    const versions = machine.querySelector("details");
     fill(machine, workersOf(system), redisOf(system));
-    machine.querySelector("details").open = open ?? false;
+    const anew = machine.querySelector("details");
+    if (versions?.textContent === anew.textContent) anew.replaceWith(versions); // a click that is half done still reaches it
+    else anew.open = versions?.open ?? false;
   }
 
   // Charts are drawn again every so many looks, and never under somebody's pointer.
