@@ -1,12 +1,13 @@
 """The API's documentation, /docs: Swagger UI from this server, nothing from elsewhere."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
+import fastapi_offline
 from fastapi import APIRouter, HTTPException
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, Response
 
+STATIC = Path(fastapi_offline.__file__).parent / "static"
 FILES = "swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"
 
 HEADERS = {
@@ -38,7 +39,4 @@ async def file(file: str) -> Response:
     """Return one of the files that the page needs, as the package fastapi-offline has them."""
     if file not in FILES:
         raise HTTPException(404, f"the documentation has no file {file[:80]!r}; it begins at /docs")
-    package = find_spec("fastapi_offline")
-    assert package is not None
-    assert package.origin is not None
-    return FileResponse(Path(package.origin).parent / "static" / file, headers={"cache-control": "max-age=86400"})
+    return FileResponse(STATIC / file, headers={"cache-control": "max-age=86400"})

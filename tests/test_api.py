@@ -20,6 +20,7 @@ from worlds import publish_release
 
 from recsys.registry import Registry
 from recsys.trial import bucket
+from serving.embedded import running
 
 COMPASS = {"north": (0, 1), "north-east": (1, 1), "east": (1, 0), "south-east": (1, -1), "south": (0, -1), "west": (-1, 0)}
 SERVE = """
@@ -455,6 +456,15 @@ def test_a_redis_that_hangs_degrades_answers_in_time_and_refuses_events_until_it
             os.kill(redis_pid(tmp_path), signal.SIGCONT)
         wait_until(lambda: not api.get("/v1/recommend/ann").json()["degraded"])
         assert "east" not in ids(api.get("/v1/recommend/ann"))
+
+
+def test_an_answer_waits_for_its_profile_as_long_as_is_set(tmp_path):
+    publish(tmp_path)
+    for seconds, degraded in ((10, False), (0.25, True)):
+        with served(tmp_path, profile_seconds=seconds) as api:
+            assert api.post("/v1/events", json=event("ann", "east")).status_code == 200
+            redis.Redis.from_url(running(tmp_path / "redis")).client_pause(1500)
+            assert api.get("/v1/recommend/ann?k=2").json()["degraded"] is degraded
 
 
 def test_a_redis_killed_by_9_is_back_by_itself_with_every_acknowledged_event(tmp_path):

@@ -12,7 +12,7 @@ FOCUS = 0.6
 """A picture that compares methods leaves out those with less than this part of the best quality, and says which."""
 
 FEW = 6
-"""Methods in a picture of slices, and methods with a band where there are more than `MANY` lines."""
+"""Methods in a picture of slices, and methods with a band where there are more than `eval.report.course.MANY` lines."""
 
 SHARES = ("recall", "ndcg", "mrr", "hit_rate", "map", "coverage")
 """Figures that are shares and stand in per cent."""
