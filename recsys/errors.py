@@ -31,5 +31,6 @@ class Superseded(RecsysError):
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Return a hint that names what `word` was probably meant to be, or everything that is allowed."""
     allowed = sorted(allowed)
-    close = get_close_matches(word, allowed, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(allowed)}"
+    known = {each.lower(): each for each in allowed}
+    close = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    return f"did you mean {known[close[0]]!r}?" if close else f"allowed: {', '.join(allowed)}"

@@ -114,11 +114,13 @@ def test_every_command_teaches_and_takes_json() -> None:
     for name in found:
         said = CliRunner().invoke(cli.app, [*name.split(), "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
         assert said.exit_code == 0
+        narrow = CliRunner().invoke(cli.app, [*name.split(), "--help"], env={"COLUMNS": "80", "TERM": "dumb"}).output
+        assert "…" not in narrow, f"{name}: a terminal of 80 columns shows only part of a word"
         assert "--json" in said.output, name
         assert len(found[name].callback.__doc__ or "") > 40, name
     options = [(name, option) for name in found for option in _options(name) if not option.help]
     assert options == []
-    assert len(found) == 27
+    assert len(found) == 28
 
 
 def _options(name: str) -> list[Any]:
@@ -233,7 +235,7 @@ LATER = {
     "rollback": "release 000001 has no parent to go back to; there is no other",
     "rollback 000009": "no release '000009'; there are: 000001",
     "update --strategy replya": "there is no strategy 'replya'; did you mean 'replay'",
-    "update --strategy replay(share=2)": "replay.share is the remembered part of a batch, between 0 and 1; got 2",
+    "update --strategy replay(share=2)": "replay.share is the remembered part of a batch, more than 0 and less than 1; got 2",
     "update --strategy replay(part=1)": "replay has no setting 'part'; .*share",
     "import negative.csv": "timestamp is negative",
     "import broken.csv.gz": "is damaged or cut short",

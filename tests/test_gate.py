@@ -180,9 +180,14 @@ def test_what_cannot_be_served_is_never_published_by_hand_either(home: Home, eve
     Log(home.log).append(days(events, 34, 35))
     honest = job.update
     monkeypatch.setattr(job, "update", lambda *words: broken(honest(*words)))
-    with pytest.raises(Refused, match=r"items\.ids\.weight holds numbers that are none"):
+    with pytest.raises(Refused, match=r"items\.ids\.weight holds numbers that are none .*: training has left all bounds; lower update\.lr"):
         job.update_and_publish(home, SETTINGS)
     assert Registry(home.releases).current() == "000002"
+    everywhere = broken(Candidate.load(Registry(home.releases).open()))
+    with torch.no_grad():
+        for weight in everywhere.towers.parameters():
+            weight.fill_(torch.inf)
+    assert [len(line) < 250 and " more tensors of " in line for line in faults(everywhere)] == [True]
 
 
 def test_few_questions_are_too_few_and_that_is_said(home: Home, events: pa.Table) -> None:

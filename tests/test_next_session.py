@@ -267,12 +267,6 @@ def test_every_strategy_can_stand_beside_it(name: str) -> None:
     assert fisher(towers, found, this)["users.context"].any() or name == "adapters", "which holds all but matrices"
 
 
-def test_columns_do_not_stand_beside_it() -> None:
-    update = Update(made(), Memory.empty(10), None, np.random.default_rng(0))  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="columns cannot stand beside a tower that reads session by session"):
-        STRATEGIES["columns"]().prepare(made(), update)
-
-
 def test_the_setting_reaches_the_towers_and_the_loss() -> None:
     found = read()
     for name, kind, loss in (("next_item", UserTower, NextItem), ("next_session", SessionTower, NextSession)):

@@ -1,5 +1,6 @@
 import copy
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from training.memory import Memory
 from training.strategies import STRATEGIES, parse
 from training.strategies.base import Update
 from training.strategies.ewc import EWC, fisher
+from training.strategies.settings import TYPES, settings_of
 
 FEATURES = [[], [1], [2, 3], [], [5], [1]]
 
@@ -51,7 +53,7 @@ def test_a_list_composes_in_any_order():
     [
         ("reply", "did you mean 'replay'"),
         ("replay(shares=0.3)", "did you mean 'share'"),
-        ("replay(share=2)", "between 0 and 1; got 2"),
+        ("replay(share=2)", "more than 0 and less than 1; got 2"),
         ("replay(by='herd')", "did you mean 'herding'"),
         ("replay(size=-1)", "0 for all; got -1"),
         ("ewc(importance='fish')", "did you mean 'fisher'"),
@@ -74,36 +76,71 @@ def test_a_list_composes_in_any_order():
         ("partial(buckets=0)", "1 or more; got 0"),
         ("ema(decay=1)", "less than 1; got 1"),
         ("soup(last=0)", "1 or more; got 0"),
-        ("generate(share=1)", "between 0 and 1; got 1"),
+        ("generate(share=1)", "more than 0 and less than 1; got 1"),
         ("generate(sessions=0)", "1 or more; got 0"),
         ("generate(length=1)", "2 or more; got 1"),
         ("agem+gem", "agem and gem do not go together: both project"),
         ("replay+generate", "generate and replay do not go together: there is no past to replay"),
         ("soup+ema", "soup and ema do not go together: both say where"),
-        ("replay(share=)", "write a number"),
-        ("replay(share='much')", "share"),
+        ("replay(share=)", "replay.share takes a finite number; got nothing"),
+        ("replay(share='much')", "replay.share takes a finite number; got 'much'"),
+        ("replay(share=1/3)", "a finite number; got 1/3"),
+        ("replay(share=0.3, share=0.7)", "replay.share stands twice; say it once"),
+        ("replay(0.3)", "settings are written by name, such as replay(share=0.5); got '0.3'"),
+        ("replay(size=1.5)", "replay.size takes a whole number; got 1.5"),
+        ("partial(buckets=True)", "partial.buckets takes a whole number; got True"),
+        ("replay(by=3)", "replay.by takes a word; got 3"),
+        ("replay(by=herd)", "did you mean 'herding'"),
+        ("REPLY", "did you mean 'replay'"),
+        ("ewc(strength=1e999)", "ewc.strength takes a finite number; got 1e999"),
+        ("ewc(strength=nan)", "a finite number; got nan"),
+        ("ewc(strength=True)", "a finite number; got True"),
         ("ewc+ewc", "stands twice"),
-        ("replay(", "cannot read"),
-        ("", "cannot read"),
+        ("replay(", "'replay(' is no strategy"),
+        ("", "a strategy has no name in ''"),
+        ("replay++ewc", "a strategy has no name in 'replay++ewc'"),
         ("naive(x=1)", "it has none"),
+        ("naive(1)", "it has none"),
         ("ewc(strength=-1)", "0 or more; got -1"),
         ("ewc(gamma=2)", "from 0 to 1; got 2"),
         ("ewc(samples=0)", "1 or more; got 0"),
-        ("columns(most=1)", "a whole number from 2 on; got 1"),
-        ("columns(most=2.5)", "a whole number from 2 on; got 2.5"),
+        ("columns(most=1)", "2 or more; got 1"),
+        ("columns(most=2.5)", "a whole number; got 2.5"),
         ("columns+adapters", "columns and adapters do not go together: each freezes the user tower"),
         ("adapters+columns", "columns and adapters do not go together: each freezes the user tower"),
-        ("adapters(rank=0)", "a whole number from 1 on; got 0"),
-        ("adapters(rank=2.5)", "a whole number from 1 on; got 2.5"),
-        ("adapters(rank=True)", "a whole number from 1 on; got True"),
-        ("adapters(alpha=0)", "a number above 0; got 0"),
-        ("adapters(alpha='x')", "a number above 0; got 'x'"),
+        ("adapters(rank=0)", "1 or more; got 0"),
+        ("adapters(rank=2.5)", "a whole number; got 2.5"),
+        ("adapters(rank=True)", "a whole number; got True"),
+        ("adapters(alpha=0)", "more than 0; got 0"),
+        ("adapters(alpha='x')", "a finite number; got 'x'"),
         ("adapters(items=2)", "True or False; got 2"),
     ],
 )
 def test_an_expression_that_cannot_be_used_is_refused_with_the_way_out(expression, says):
-    with pytest.raises(BadInput, match=says.replace("(", r"\(")):
+    with pytest.raises(BadInput, match=re.escape(says)):
         parse(expression)
+
+
+def test_values_are_read_as_people_write_them():
+    replay, adapters = parse("replay(share=.3, by=recent, size=7)+adapters(items=false)").parts
+    assert (replay.share, replay.by, replay.size, adapters.items) == (0.3, "recent", 7, False)
+    assert parse("ewc(strength=2)").parts[0].strength == 2
+
+
+def test_every_setting_has_a_type_that_is_checked_and_a_default():
+    wrong = {int: "1.5", float: "x", bool: "2", str: "3"}
+    for name, kind in STRATEGIES.items():
+        for setting, about in settings_of(kind).items():
+            with pytest.raises(BadInput, match=rf"{name}\.{setting} takes {TYPES[about.type]}; got {re.escape(wrong[about.type])}"):
+                parse(f"{name}({setting}={wrong[about.type]})")
+            parse(f"{name}({setting}={about.default})")
+
+
+def test_the_documentation_has_every_setting_and_its_default():
+    page = (Path(__file__).parents[1] / "docs" / "strategies.md").read_text()
+    for name, kind in STRATEGIES.items():
+        written = ", ".join(f"{setting}={about.default}" for setting, about in settings_of(kind).items())
+        assert f"| `{name}` | {f'`{written}`' if written else ''} |" in page, name
 
 
 def test_replay_makes_the_share_of_a_batch_that_it_was_told():

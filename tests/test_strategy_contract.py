@@ -236,6 +236,32 @@ def test_a_private_release_holds_nobody_s_events(story: Story, fitted: Callable[
         assert not [name for name in candidate.strategy_state if "whose" in name or "item" in name.split("/")]
 
 
+def test_what_a_strategy_remembers_ends_with_the_first_update_without_it(story: Story, knowing: Candidate) -> None:
+    names = {key.partition("/")[0] for key in knowing.strategy_state}
+    assert names == {"der", "ewc", "soup"}  # in a first fit adapters have nothing yet
+    assert updated(knowing, story, 1, ALL["naive"]).strategy_state == {}
+    held = updated(knowing, story, 1, f"{ALL['ewc']}+{ALL['replay']}").strategy_state
+    assert {key.partition("/")[0] for key in held} == {"ewc"}
+
+
+def test_importance_that_was_measured_otherwise_is_begun_anew(story: Story, fitted: Callable[[str], Candidate]) -> None:
+    parent = fitted(ALL["ewc"])
+    (mas,) = parse("ewc(importance=mas)").parts
+    mas.load({key.removeprefix("ewc/"): value for key, value in parent.strategy_state.items()})
+    assert mas.fisher == {}
+    anew = updated(parent, story, 1, "ewc(importance=mas,samples=10)")
+    alone = updated(replace(parent, strategy_state={}), story, 1, "ewc(importance=mas,samples=10)")
+    assert same(anew, alone)
+
+
+@pytest.mark.parametrize("expression", ["columns", "replay+heads"])
+def test_what_needs_a_tower_that_reads_events_is_refused_before_anything_is_learned(expression: str, story: Story) -> None:
+    use = settings(expression)
+    use = use.model_copy(update={"model": use.model.model_copy(update={"objective": "next_session"})})
+    with pytest.raises(BadInput, match=r"cannot stand beside model\.objective = next_session: .*; leave one of them out"):
+        fit(story[0][0].slice(0, 0), use, story[1])
+
+
 def test_a_private_update_drops_what_another_strategy_kept(story: Story, fitted: Callable[[str], Candidate]) -> None:
     private = updated(fitted("der(size=50)"), story, 1, ALL["generate"])
     assert not [name for name in private.strategy_state if name.startswith("der/")]

@@ -170,6 +170,7 @@ class Candidate:
             "now": self.counts.now,
             "towers": towers,
             "format": FORMAT,
+            "strategy": self.settings.update.strategy,
             "lean": self.prototypes.lean,
             "scale": self.towers.scale().item(),
             "kinds": self.kinds.tolist(),

@@ -24,7 +24,7 @@ from training.learner import learn
 from training.lessons import lessons as read
 from training.memory import Memory
 from training.prototypes import UNMEASURED, Prototypes, people
-from training.strategies import Update, parse
+from training.strategies import Update, chosen
 
 MOMENTS = 32
 """Snapshots of popularity over the log of a first fit."""
@@ -37,7 +37,7 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
     may differ; they are taken as they are, for in a first fit a strategy only measures. Raises BadInput when there is
     nothing to learn from.
     """
-    seed = settings.training.seed
+    strategy, seed = chosen(settings), settings.training.seed
     torch.manual_seed(seed)
     events = counted(events, positive(settings.data.positive))
     vocab = Vocabulary(items_in(events))
@@ -56,7 +56,6 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
     memory = Memory.empty(settings.update.memory)
     task, wishes = objective(shares, lessons, memory, settings, seed), settings.training.wishes
     update = Update(None, memory, task, np.random.default_rng(seed), wishes)
-    strategy = parse(settings.update.strategy)
     if trained is None:
         batches = Batches(lessons, settings.training.batch_size, seed, wishes)
         learn(towers, batches, settings.training.epochs, settings.training.lr, strategy, update, settings.training, step)

@@ -33,7 +33,7 @@ from training.candidate import Candidate
 from training.fit import fit
 from training.prototypes import people
 from training.sound import faults
-from training.strategies import parse
+from training.strategies import chosen, stripped
 from training.strategies.adapters import strip
 from training.triggers import Measured, Situation, figures, reasons
 from training.update import update
@@ -57,7 +57,7 @@ Judge = Callable[[Candidate, Candidate, pa.Table, pa.Table, pa.Table], Verdict]
 def fit_and_publish(home: Home, settings: Settings, until: int | None = None, step: Step = silent) -> Release:
     """Train from scratch on the whole log (events before `until`, ms) and make the result live."""
     began = time.monotonic()
-    parse(settings.update.strategy)
+    chosen(settings)
     registry, log, still = Registry(home.releases, home.shared), Log(home.log), _nobody_is_forgotten(home)
     parent, position = registry.current(), Position(len(log), until)
     events = log.read(upto=position)
@@ -80,7 +80,7 @@ def update_and_publish(home: Home, settings: Settings, until: int | None = None,
     Until the new release is published nothing but a draft folder is written, so an interrupted update can be run again.
     """
     began = time.monotonic()
-    parse(settings.update.strategy)
+    chosen(settings)
     registry, log, still = Registry(home.releases, home.shared), Log(home.log), _nobody_is_forgotten(home)
     if trial := Trials(home.releases).now():
         raise BadInput(_waits(trial))
@@ -110,11 +110,12 @@ def strip_and_publish(home: Home, id: str | None = None, step: Step = silent) ->
     candidate = Candidate.load(release)
     with _threads(candidate.settings):
         try:
-            state = strip(candidate.towers, candidate.strategy_state, candidate.number)
+            strip(candidate.towers, candidate.strategy_state)
         except BadInput as error:
             raise BadInput(f"release {release.id}: {error}") from None
         where = people(candidate.towers, [candidate.memory.examples], candidate.prototypes.people)
-        bare = replace(candidate, strategy_state=state, prototypes=replace(candidate.prototypes, people=where), notes={"events": 0.0})
+        state, found = stripped(candidate.strategy_state), replace(candidate.prototypes, people=where)
+        bare = replace(candidate, strategy_state=state, prototypes=found, notes={"events": 0.0})
     told = {"why": f"{release.id} without its adapters", "held back": release.manifest.get("held back", 0), **_foretold(release)}
     made = _publish(bare.at(release.position, release), registry, live, told, began, still, step)
     Journal(home.job).add("stripped", release=made.id, of=release.id, was=live)
@@ -130,7 +131,7 @@ def run(home: Home, settings: Settings, judge: Judge, force: bool = False, step:
     live release gave, in order (see Situation).
     """
     began = time.monotonic()
-    parse(settings.update.strategy)
+    chosen(settings)
     registry, log, journal, still = Registry(home.releases, home.shared), Log(home.log), Journal(home.job), _nobody_is_forgotten(home)
     live, end = registry.open(), Position(len(log))
     new = log.read(live.position, end)

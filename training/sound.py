@@ -13,13 +13,13 @@ UNIT = 1e-2
 
 def faults(candidate: Candidate, about: dict[str, Any] | None = None) -> list[str]:
     """Return what is wrong with a candidate, a sentence each; about: what its manifest will say, once it was written."""
-    found = [
-        f"{name} holds numbers that are none (NaN or infinite)"
-        for name, weights in candidate.towers.state_dict().items()
-        if weights.is_floating_point() and not torch.isfinite(weights).all()
-    ]
-    if found:  # everything else follows from that
-        return found
+    tensors = candidate.towers.state_dict().items()
+    broken = [name for name, weights in tensors if weights.is_floating_point() and not torch.isfinite(weights).all()]
+    if broken:  # everything else follows from that
+        others = f" and {len(broken) - 1} more tensors of {len(tensors)}" if broken[1:] else ""
+        way_out = "training has left all bounds; lower update.lr (training.lr of a fit), or what the strategies weigh"
+        return [f"{broken[0]}{others} holds numbers that are none (NaN or infinite): {way_out}"]
+    found = []
     for name, vectors in zip(("item vectors", "prototypes"), candidate.vectors(), strict=True):
         length = np.linalg.norm(vectors[1:], axis=1)
         wrong = ~(np.abs(length - 1) < UNIT)

@@ -23,7 +23,7 @@ from training.learner import learn
 from training.lessons import lessons as read
 from training.memory import Memory
 from training.prototypes import Prototypes, people
-from training.strategies import Composed, Update, parse
+from training.strategies import Composed, Update, chosen
 
 MOMENTS = 8
 """Snapshots of popularity over the new events of an update."""
@@ -36,7 +36,7 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     about items, by id. The same parent, events and settings give the same candidate.
     """
     number = parent.number + 1
-    seed = settings.training.seed + 1000 * number
+    strategy, seed = chosen(settings), settings.training.seed + 1000 * number
     torch.manual_seed(seed)
     new, past = (counted(table, positive(settings.data.positive)) for table in (new, past))
     vocab = parent.vocab.grow(items_in(new))
@@ -60,7 +60,6 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     ]
     towers = grown(parent.towers, settings, features, sessions)
 
-    strategy = parse(settings.update.strategy)
     strategy.load(parent.strategy_state)
     anchor = copy.deepcopy(towers).requires_grad_(False).eval()
     task = objective(shares, lessons, parent.memory, settings, seed)
@@ -84,7 +83,7 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
         counts=counts,
         neighbours=Neighbours(capacity=settings.neighbours.capacity) if strategy.keeps_nothing else neighbours,
         memory=_memory(strategy, parent.memory, lessons, [settings.training.seed, number]),
-        strategy_state={**({} if strategy.keeps_nothing else parent.strategy_state), **strategy.state()},
+        strategy_state=strategy.state(),
         titles={**parent.titles, **{id: catalogue[id] for id in vocab.ids[1:] if id in catalogue}},
         kinds=parent.kinds + np.bincount(sessions.kind[is_new], minlength=len(parent.kinds)),
         surfaces=_in_order(towers, {*parent.surfaces, *this.surfaces}),

@@ -37,8 +37,10 @@ def evaluate(
         str,
         typer.Option(
             help="Comma-separated: baselines (popular, rules, knn, itemknn, als, bpr), frozen, recounted, retrain, window, or any strategy "
-            "(docs/strategies.md), joined by +; +dropout for more of it in updates, +neighbours for the fused answer that is served. "
-            "Settings stand in parentheses: knn(nearest=300),replay(share=0.3)+ewc. all: every baseline, every strategy, and compositions."
+            "(see: recsys strategies), joined by +; +dropout for more of it in updates, +neighbours for the fused answer that is served. "
+            "Settings stand in parentheses, such as knn(nearest=300). all: every baseline, every strategy, and "
+            "compositions.",
+            show_default="popular, knn, als, frozen, naive, replay+ewc, the same fused (+neighbours), retrain",
         ),
     ] = "popular,knn,als,frozen,naive,replay+ewc,replay+ewc+neighbours,retrain",
     k: Annotated[str, typer.Option("--k", help="Lengths of the lists, comma-separated.")] = "10,20",
@@ -57,7 +59,7 @@ def evaluate(
     set: SetOption = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="The folder that answers are kept in; default: HOME/reports/PROTOCOL-HASH."),
+        typer.Option("--run", help="The folder that answers are kept in; default: one for this question in HOME/reports."),
     ] = None,
     resume: Annotated[
         bool,
@@ -130,6 +132,7 @@ def evaluate(
         if folder:
             line = shlex.join(["recsys", "evaluate", "--run", str(folder[0]), "--resume"])
             err.print(f"stopped; what is answered is kept. To go on: {line}", style="yellow", soft_wrap=True, highlight=False)
+            raise typer.Abort from None
         raise
     if json and not quiet:
         write(found, json)
@@ -178,7 +181,7 @@ def tune(
     ] = None,
     space: Annotated[
         str | None,
-        typer.Option(help='What to search: "nearest=100..1000,fading=0.5..8log,training.lr=1e-4..1e-2log,model.encoder=gru|mean".'),
+        typer.Option(help='What to search: "nearest=100..1000, fading=0.5..8log, training.lr=1e-4..1e-2log, model.encoder=gru|mean".'),
     ] = None,
     metric: Annotated[str, typer.Option(help="What is to be high: recall@20, ndcg@20, mrr@10, ...")] = "recall@20",
     trials: Annotated[int, typer.Option(min=1, help="How many settings to try, with those of an earlier run.")] = 30,

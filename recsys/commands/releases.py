@@ -7,14 +7,14 @@ from rich.table import Table
 
 from recsys.commands.learning import summary
 from recsys.commands.options import HOME, HomeOption, JsonOption
-from recsys.commands.terminal import named_options, open_place, show
+from recsys.commands.terminal import named_options, open_place, out, show
 from recsys.commands.words import read_share
 from recsys.errors import BadInput
 
 
 def releases(context: typer.Context, home: HomeOption = HOME, json: JsonOption = False) -> None:
     """List the releases, oldest first; the live one has a star, one on trial its share of the people. Of an update by the job: ndcg@20 on
-    the newest events, and its parent's.
+    the newest events, and its parent's. A terminal of 100 columns also shows the strategy that made each.
     """
     if context.invoked_subcommand:
         if named_options(context):
@@ -26,7 +26,8 @@ def releases(context: typer.Context, home: HomeOption = HOME, json: JsonOption =
     registry = Registry(open_place(home, away_is_fine=True).releases)
     live, trial = registry.current(), Trials(registry.folder).now()
     found = [registry.open(id) for id in registry.ids()]
-    table = Table("release", "from", "created", "why", "items", "events", "ndcg@20 (was)", box=None)  # fits a terminal of 80 columns
+    wide = ["strategy"] if out.width >= 100 else []  # the others fit a terminal of 80 columns
+    table = Table("release", "from", "created", "why", *wide, "items", "events", "ndcg@20 (was)", box=None)
     for release in found:
         about, metrics = release.manifest, release.manifest["metrics"]
         judged = about.get("gate", {}).get("figures", {})
@@ -34,7 +35,7 @@ def releases(context: typer.Context, home: HomeOption = HOME, json: JsonOption =
         name, created = release.id, about["created"][:16].replace("T", " ")
         name += " *" if name == live else f" {trial.share:.3%}" if trial and name == trial.release else ""
         numbers = (f"{metrics['items']:,}", f"{metrics.get('events', 0):,.0f}", quality)
-        table.add_row(name, about["parent"] or "-", created, about["why"], *numbers)
+        table.add_row(name, about["parent"] or "-", created, about["why"], *([about.get("strategy", "")] if wide else []), *numbers)
     empty = f"no release yet; train the first with: recsys fit --home {home}"
     told = {"live": live, "trial": trial and vars(trial)}
     show({**told, "releases": [release.manifest for release in found]}, json, table if found else empty)

@@ -1,9 +1,9 @@
 """Every strategy by name, and lists of them: "replay(share=0.3)+ewc". A file in this folder that defines one is all it takes to add it."""
 
-import ast
 import inspect
 import pkgutil
 import re
+from collections.abc import Callable
 from importlib import import_module
 
 import numpy as np
@@ -11,10 +11,12 @@ from torch import Tensor
 
 from recsys.batches import Batch, Examples
 from recsys.errors import BadInput, nearest
+from recsys.settings import Settings
 from recsys.towers import Towers
 from training.strategies.base import Strategy, Update
+from training.strategies.settings import read_settings
 
-__all__ = ["STRATEGIES", "Composed", "Strategy", "Update", "parse", "without"]
+__all__ = ["STRATEGIES", "Composed", "Strategy", "Update", "chosen", "parse", "stripped", "without"]
 
 
 def _found() -> dict[str, type[Strategy]]:
@@ -90,7 +92,7 @@ class Composed(Strategy):
 
 def parse(expression: str) -> Composed:
     """Build strategies from text such as "replay(share=0.3)+ewc"."""
-    parts = [_one(text) for text in _split(expression)]
+    parts = [_one(text, expression) for text in _split(expression)]
     names = [part.name for part in parts]
     if len(set(names)) != len(names):
         raise BadInput(f"a strategy stands twice in {expression!r}; name each once")
@@ -101,43 +103,47 @@ def parse(expression: str) -> Composed:
     return Composed(parts)
 
 
+def chosen(settings: Settings) -> Composed:
+    """Build update.strategy; raise BadInput also where it cannot stand beside model.objective."""
+    strategy = parse(settings.update.strategy)
+    if settings.model.objective != "next_item":
+        for part in strategy.parts:
+            if part.by_event:
+                beside = f"model.objective = {settings.model.objective}"
+                raise BadInput(f"{part.name} cannot stand beside {beside}: {part.by_event}; leave one of them out")
+    return strategy
+
+
 def without(state: dict[str, Tensor], whose: np.ndarray) -> dict[str, Tensor]:
     """Return what the strategies of a release remember, without what some people did: whose (P,) as Examples.whose has them."""
-    left = dict(state)
-    for name, kind in STRATEGIES.items():
-        mine = {key: value for key, value in state.items() if key.startswith(f"{name}/")}
-        if mine:
-            found = kind.without({key.removeprefix(f"{name}/"): value for key, value in mine.items()}, whose)
-            left = {key: value for key, value in left.items() if key not in mine} | {f"{name}/{key}": value for key, value in found.items()}
-    return left
+    return _each(state, lambda kind, mine: kind.without(mine, whose))
+
+
+def stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what the strategies of a release remember once its user tower has gone back to its base (training.strategies.adapters)."""
+    return _each(state, lambda kind, mine: kind.stripped(mine))
+
+
+def _each(state: dict[str, Tensor], left: Callable[[type[Strategy], dict[str, Tensor]], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return what is left of a state when each strategy has said what is left of its part."""
+    found: dict[str, Tensor] = {}
+    for name in sorted({key.partition("/")[0] for key in state}):
+        mine = {key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")}
+        kind = STRATEGIES.get(name, Strategy)  # of one whose file is gone all stays
+        found |= {f"{name}/{key}": value for key, value in left(kind, mine).items()}
+    return found
 
 
 def _split(expression: str) -> list[str]:
     return re.split(r"\+(?![^()]*\))", expression)
 
 
-def _one(text: str) -> Strategy:
+def _one(text: str, expression: str) -> Strategy:
     match = _PART.fullmatch(text)
     if match is None:
-        raise BadInput(f'cannot read the strategy {text!r}; write it like replay or "replay(share=0.3)+ewc"')
-    name, arguments = match[1], match[2] or ""
+        came = f"{text.strip()!r} is no strategy" if text.strip() else f"a strategy has no name in {expression!r}"
+        raise BadInput(f'{came}; write it like replay or "replay(share=0.3)+ewc"')
+    name = match[1]
     if name not in STRATEGIES:
         raise BadInput(f"there is no strategy {name!r}; {nearest(name, STRATEGIES)}")
-    known = {
-        parameter.name
-        for parameter in inspect.signature(STRATEGIES[name]).parameters.values()
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-    }
-    settings = {}
-    for argument in filter(None, (part.strip() for part in arguments.split(","))):
-        key, _, value = (piece.strip() for piece in argument.partition("="))
-        if key not in known:
-            raise BadInput(f"{name} has no setting {key!r}; {nearest(key, known) if known else 'it has none'}")
-        try:
-            settings[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            raise BadInput(f"{name}.{key} = {value!r} is not a value; write a number or a quoted word") from None
-    try:
-        return STRATEGIES[name](**settings)
-    except TypeError as error:
-        raise BadInput(f"{name}({arguments}): {error}") from None
+    return STRATEGIES[name](**read_settings(STRATEGIES[name], match[2] or ""))

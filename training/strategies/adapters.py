@@ -38,12 +38,10 @@ class Adapters(Strategy):
     reshapes = True
 
     def __init__(self, rank: int = 8, alpha: float = 8.0, items: bool = True):
-        if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-            raise BadInput(f"adapters.rank is how many directions a matrix may learn in, a whole number from 1 on; got {rank!r}")
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < float("inf"):
-            raise BadInput(f"adapters.alpha / rank is what the product is multiplied by, a number above 0; got {alpha!r}")
-        if not isinstance(items, bool):
-            raise BadInput(f"adapters.items says whether items that are known already learn, True or False; got {items!r}")
+        if rank < 1:
+            raise BadInput(f"adapters.rank is how many directions a matrix may learn in, 1 or more; got {rank}")
+        if alpha <= 0:
+            raise BadInput(f"adapters.alpha / rank is what the product is multiplied by, more than 0; got {alpha}")
         self.rank, self.scale, self.items = rank, alpha / rank, items
         self.pairs: list[_Pair] = []
         self.kept: dict[str, Tensor] = {}
@@ -52,7 +50,7 @@ class Adapters(Strategy):
         """Freeze the tower, and lay a pair beside each of its matrices; `up` is zero."""
         if update.parent is None:
             return
-        if not _stands(self.kept, update.number - 1):
+        if not self.kept:
             self.kept = {f"base/{name}": weight.detach().clone() for name, weight in towers.users.named_parameters()}
         towers.users.requires_grad_(False)
         towers.items.content.weight.requires_grad_(self.items)  # its rows are shared by old items and new ones
@@ -92,18 +90,23 @@ class Adapters(Strategy):
         pairs = {(pair.name, side): getattr(pair, side) for pair in self.pairs for side in ("down", "up")}
         base = {key: tensor for key, tensor in self.kept.items() if key.startswith("base/")}
         self.kept = {**base, **{f"{side}/{name}": value.detach().clone() for (name, side), value in pairs.items()}}
-        self.kept |= {"scale": torch.tensor(self.scale), "number": torch.tensor(update.number)}
+        self.kept["scale"] = torch.tensor(self.scale)
         self.pairs = []
         del towers.adapters
         towers.requires_grad_(True)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the base, what this update has added to its parent (scale * up @ down), and which update that was."""
+        """Return the base, and what this update has added to its parent (scale * up @ down)."""
         return self.kept
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take what the parent was built on; where another strategy has trained it since, its tower becomes the base."""
+        """Take what the parent was built on; where another strategy has trained that, its tower becomes the base."""
         self.kept = state
+
+    @classmethod
+    def stripped(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep nothing: there are none any more."""
+        return {}
 
     @torch.no_grad()
     def _fold(self) -> None:
@@ -111,26 +114,21 @@ class Adapters(Strategy):
             pair.weight.copy_(pair.before.to(pair.weight) + self.scale * pair.up @ pair.down)
 
 
-def strip(towers: Towers, state: dict[str, Tensor], number: int) -> dict[str, Tensor]:
-    """Put the base back into a user tower, in place; return what the strategies of its release remember beside that.
+@torch.no_grad()
+def strip(towers: Towers, state: dict[str, Tensor]) -> None:
+    """Put the base back into a user tower, in place. state: what the strategies of its release remember.
 
-    number: which update made the release. Raises BadInput where its tower has no adapters.
+    Raises BadInput where its tower has no adapters.
     """
-    prefix = f"{Adapters.name}/"
-    mine = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-    if not _stands(mine, number):
-        since = ": another strategy has trained its tower since" if mine else ""
-        raise BadInput(f"it has no adapters to take away{since}; they come with: recsys update --strategy adapters")
-    base = {key.removeprefix("base/"): tensor for key, tensor in mine.items() if key.startswith("base/")}
-    with torch.no_grad():
-        for name, weight in towers.users.named_parameters():
-            weight.copy_(base[name])
-    return {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
-
-
-def _stands(kept: dict[str, Tensor], number: int) -> bool:
-    """Say whether update `number` has left the tower as these adapters made it."""
-    return "number" in kept and int(kept["number"]) == number
+    prefix = f"{Adapters.name}/base/"
+    base = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    if not base:
+        raise BadInput(
+            "it has no adapters to take away, for it was not made by them; they come with: recsys update --strategy adapters, "
+            "and stay until an update by another strategy"
+        )
+    for name, weight in towers.users.named_parameters():
+        weight.copy_(base[name])
 
 
 def _matrices(towers: Towers) -> list[tuple[str, nn.Parameter]]:

@@ -30,7 +30,7 @@ class Ader(Strategy):
             raise BadInput(f"ader.size is how many exemplars stand for the past, 1 or more; got {size}")
         if items < 2:
             raise BadInput(f"ader.items is how many old items are compared in a step, 2 or more; got {items}")
-        self.weight, self.size, self.items = weight, int(size), int(items)
+        self.weight, self.size, self.items = weight, size, items
         self.exemplars, self.new = Examples.none(), 0
 
     def select(self, examples: Examples, update: Update) -> Examples:

@@ -26,7 +26,7 @@ class AGem(Strategy):
             raise BadInput(f"agem.samples is how many memories are asked in a step, 1 or more; got {samples}")
         if every < 1:
             raise BadInput(f"agem.every is how many steps a gradient of the memory is used for, 1 or more; got {every}")
-        self.samples, self.every = int(samples), int(every)
+        self.samples, self.every = samples, every
         self.steps, self.against = 0, Gradient()
 
     def project(self, towers: Towers, update: Update) -> None:
@@ -59,7 +59,7 @@ class Gem(Strategy):
             raise BadInput(f"gem.samples is how many memories of each part are asked in a step, 1 or more; got {samples}")
         if margin < 0:
             raise BadInput(f"gem.margin is how much the past is leant to, 0 or more; got {margin}")
-        self.parts, self.samples, self.margin = int(parts), int(samples), margin
+        self.parts, self.samples, self.margin = parts, samples, margin
 
     def project(self, towers: Towers, update: Update) -> None:
         """Move the gradient to where no part of the memory speaks against it."""

@@ -47,7 +47,7 @@ class Soup(Strategy):
     def __init__(self, last: int = 3):
         if last < 1:
             raise BadInput(f"soup.last is how many updates are averaged, 1 or more; got {last}")
-        self.last = int(last)
+        self.last = last
         self.trained: list[dict[str, Tensor]] = []
 
     @torch.no_grad()
@@ -71,6 +71,11 @@ class Soup(Strategy):
         """Take it back."""
         places = sorted({int(name.partition("/")[0]) for name in state})
         self.trained = [{name.partition("/")[2]: w for name, w in state.items() if name.startswith(f"{place}/")} for place in places]
+
+    @classmethod
+    def stripped(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep what was trained of all but the user tower: of that the mean is begun anew."""
+        return {name: weight for name, weight in state.items() if not name.partition("/")[2].startswith("users.")}
 
 
 def _known(weight: Tensor, name: str, update: Update) -> Tensor:

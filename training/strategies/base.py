@@ -7,9 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from recsys.batches import Batch, Examples
-from recsys.errors import BadInput
 from recsys.losses import NextItem
-from recsys.towers import SessionTower, Towers
+from recsys.towers import Towers
 from training.memory import Memory
 
 
@@ -34,21 +33,18 @@ class Update:
     notes: dict[str, float] = field(default_factory=dict)
 
 
-def refuse_by_session(name: str, towers: Towers) -> None:
-    """Raise BadInput where a strategy cannot stand beside a tower that reads session by session."""
-    if isinstance(towers.users, SessionTower):
-        raise BadInput(f"{name} cannot stand beside a tower that reads session by session (model.objective = next_session); leave one out")
-
-
 class Strategy:
     """A continual-learning method. Every phase does nothing unless a method has something to do there.
 
-    excludes: the names of strategies that it cannot stand beside, and why. private: no event of the past may be kept in the release.
-    reshapes: it learns weights by way of others, so that in `mix` and `settle` its word comes first, and in `project` last.
+    Its settings are those of its constructor; what is written for one is of the type that the constructor says. excludes: the names of
+    strategies that it cannot stand beside, and why. by_event: why it needs a tower that reads event by event (model.objective =
+    next_item); empty where it does not. private: no event of the past may be kept in the release. reshapes: it learns weights by way of
+    others, so that in `mix` and `settle` its word comes first, and in `project` last.
     """
 
     name: ClassVar[str] = ""
     excludes: ClassVar[dict[str, str]] = {}
+    by_event: ClassVar[str] = ""
     private: ClassVar[bool] = False
     reshapes: ClassVar[bool] = False
 
@@ -81,7 +77,10 @@ class Strategy:
         """Measure, after training, what the next update will need."""
 
     def state(self) -> dict[str, Tensor]:
-        """Return what must travel in the release. What is named "...whose" is forgotten with its people: see `without`."""
+        """Return what must travel in the release. What is named "...whose" is forgotten with its people: see `without`.
+
+        The release of an update that goes without the strategy does not hold it: what is remembered ends there.
+        """
         return {}
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -90,4 +89,9 @@ class Strategy:
     @classmethod
     def without(cls, state: dict[str, Tensor], whose: np.ndarray) -> dict[str, Tensor]:
         """Return a state without what some people did: whose (P,) as Examples.whose has them. Only for who keeps what single people did."""
+        return state
+
+    @classmethod
+    def stripped(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state without what `recsys releases strip` takes out of the user tower. Only for who keeps weights of it."""
         return state

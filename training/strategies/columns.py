@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from recsys.errors import BadInput
 from recsys.towers import Towers
-from training.strategies.base import Strategy, Update, refuse_by_session
+from training.strategies.base import Strategy, Update
 
 
 class Columns(Strategy):
@@ -17,17 +17,17 @@ class Columns(Strategy):
 
     name = "columns"
     excludes: ClassVar[dict[str, str]] = {"adapters": "each freezes the user tower to train something of its own beside it"}
+    by_event = "a further column reads events"
 
     def __init__(self, most: int = 3):
-        if not isinstance(most, int) or isinstance(most, bool) or most < 2:
-            raise BadInput(f"columns.most is how many columns the user tower may have, a whole number from 2 on; got {most!r}")
+        if most < 2:
+            raise BadInput(f"columns.most is how many columns the user tower may have, 2 or more; got {most}")
         self.most = most
 
     def prepare(self, towers: Towers, update: Update) -> None:
         """Freeze what there is; add a column where there is room."""
         if update.parent is None:
             return
-        refuse_by_session(self.name, towers)
         towers.users.requires_grad_(False)
         towers.users.heads.requires_grad_(True)
         if 1 + len(towers.users.columns) < self.most:

@@ -30,7 +30,7 @@ class Der(Strategy):
             raise BadInput(f"der.size and der.items are 1 or more; got {size} and {items}")
         if share <= 0:
             raise BadInput(f"der.share is how many stored examples are asked beside each new one, more than 0; got {share}")
-        self.weight, self.size, self.items, self.share = weight, int(size), int(items), share
+        self.weight, self.size, self.items, self.share = weight, size, items, share
         self.examples, self.keys = Examples.none(), np.zeros(0)
         self.rows, self.logits = np.zeros((0, self.items), np.int32), np.zeros((0, self.items), np.float32)
 

@@ -28,7 +28,7 @@ class Distill(Strategy):
             raise BadInput(f"distill.temperature softens the parent's answers, more than 0; got {temperature}")
         if items < 2:
             raise BadInput(f"distill.items is how many old items are compared in a step, 2 or more; got {items}")
-        self.weight, self.temperature, self.items = weight, temperature, int(items)
+        self.weight, self.temperature, self.items = weight, temperature, items
 
     def penalties(self, towers: Towers, batch: Batch, update: Update) -> dict[str, Tensor]:
         """Return the divergence from the parent; nothing in a first fit, which has none."""

@@ -42,7 +42,7 @@ class EWC(Strategy):
             raise BadInput(f"ewc.samples is how many sessions measure the importance, 1 or more; got {samples}")
         if importance not in IMPORTANCE:
             raise BadInput(f"ewc.importance is how it is measured what mattered; {nearest(str(importance), IMPORTANCE)}")
-        self.strength, self.gamma, self.samples, self.importance = strength, gamma, int(samples), importance
+        self.strength, self.gamma, self.samples, self.importance = strength, gamma, samples, importance
         self.fisher: dict[str, Tensor] = {}
         self.path = Path()
 
@@ -88,8 +88,8 @@ class EWC(Strategy):
         self.fisher = new
 
     def state(self) -> dict[str, Tensor]:
-        """Return the Fisher; of the tables, the rows that are not zero and which they are."""
-        saved: dict[str, Tensor] = {}
+        """Return the Fisher and how it was measured; of the tables, the rows that are not zero and which they are."""
+        saved = {":importance": torch.tensor(IMPORTANCE.index(self.importance))} if self.fisher else {}
         for name, value in self.fisher.items():
             if value.ndim == 2 and name.startswith("items."):
                 rows = torch.nonzero(value.abs().sum(1)).flatten()
@@ -99,7 +99,9 @@ class EWC(Strategy):
         return saved
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take the parent's Fisher."""
+        """Take the parent's Fisher; one that was measured in another way, and is of another size, is begun anew."""
+        if ":importance" not in state or IMPORTANCE[int(state[":importance"])] != self.importance:
+            return
         self.fisher = {name: value for name, value in state.items() if ":" not in name}
         for name in (key.removesuffix(":rows") for key in state if key.endswith(":rows")):
             values = state[f"{name}:values"]

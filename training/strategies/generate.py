@@ -19,8 +19,10 @@ CELLS = 2**23
 class Generate(Strategy):
     """Train on the new sessions and, beside them, on sessions that the parent makes up: item by item, as likely as it finds them.
 
-    A release of such a strategy holds no event of anybody: neither a replay memory nor the neighbours' sessions. What an event was and how
-    long after the last is drawn from the new sessions. share: of a batch; sessions: made up for an update; length: their items.
+    A release of such a strategy holds no session of anybody: neither a replay memory nor the neighbours' sessions, nor what another
+    strategy had kept. Figures of items stay (first and last seen, popularity, the mean vector of who went on to it), and older releases
+    keep what they hold. What an event was and how long after the last is drawn from the new sessions. share: of a batch; sessions: made
+    up for an update; length: their items.
     """
 
     name = "generate"
@@ -35,12 +37,12 @@ class Generate(Strategy):
 
     def __init__(self, share: float = 0.5, sessions: int = 2000, length: int = 10):
         if not 0 < share < 1:
-            raise BadInput(f"generate.share is the made-up part of a batch, between 0 and 1; got {share}")
+            raise BadInput(f"generate.share is the made-up part of a batch, more than 0 and less than 1; got {share}")
         if sessions < 1:
             raise BadInput(f"generate.sessions is how many are made up, 1 or more; got {sessions}")
         if length < 2:
             raise BadInput(f"generate.length is how many items a made-up session has, 2 or more; got {length}")
-        self.share, self.sessions, self.length = share, int(sessions), int(length)
+        self.share, self.sessions, self.length = share, sessions, length
         self.new, self.past = Examples.none(), Examples.none()
 
     def select(self, examples: Examples, update: Update) -> Examples:

@@ -5,7 +5,7 @@ from typing import ClassVar
 from recsys.errors import BadInput
 from recsys.events import surface_number
 from recsys.towers import Towers
-from training.strategies.base import Strategy, Update, refuse_by_session
+from training.strategies.base import Strategy, Update
 
 
 class Heads(Strategy):
@@ -18,21 +18,21 @@ class Heads(Strategy):
 
     name = "heads"
     excludes: ClassVar[dict[str, str]] = {"adapters": "what brings a base back that had no head cannot say where the heads should go"}
+    by_event = "a session is read in one, wherever each of its events happened"
 
     def __init__(self, least: int = 100, most: int = 16):
         for setting, value, what in (
             ("least", least, "how many events of an update give a surface its head"),
             ("most", most, "how many heads there may be"),
         ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise BadInput(f"heads.{setting} is {what}, a whole number from 1 on; got {value!r}")
+            if value < 1:
+                raise BadInput(f"heads.{setting} is {what}, 1 or more; got {value}")
         self.least, self.most = least, most
 
     def prepare(self, towers: Towers, update: Update) -> None:
         """Add a head for every surface that has come."""
         if update.parent is None:
             return
-        refuse_by_session(self.name, towers)
         known = set(towers.users.labels.tolist())
         for name, count in update.surfaces.items():
             number = surface_number(name)

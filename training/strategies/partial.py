@@ -19,7 +19,7 @@ class Partial(Strategy):
     def __init__(self, buckets: int = 2):
         if buckets < 1:
             raise BadInput(f"partial.buckets is how many parts the people are split into, 1 or more; got {buckets}")
-        self.buckets = int(buckets)
+        self.buckets = buckets
 
     def select(self, examples: Examples, update: Update) -> Examples:
         """Keep the sessions of the bucket whose turn it is."""

@@ -31,12 +31,12 @@ class Replay(Strategy):
 
     def __init__(self, share: float = 0.5, by: str = "reservoir", size: int = 0):
         if not 0 < share < 1:
-            raise BadInput(f"replay.share is the remembered part of a batch, between 0 and 1; got {share}")
+            raise BadInput(f"replay.share is the remembered part of a batch, more than 0 and less than 1; got {share}")
         if by not in WAYS:
             raise BadInput(f"replay.by is how memories are drawn; {nearest(str(by), WAYS)}")
         if size < 0:
             raise BadInput(f"replay.size is how many memories are used, 0 for all; got {size}")
-        self.share, self.by, self.size = share, by, int(size)
+        self.share, self.by, self.size = share, by, size
         self.past, self.until = Examples.none(), np.zeros(0)
 
     def prepare(self, towers: Towers, update: Update) -> None:
