@@ -34,6 +34,7 @@ SMALL = {
     "data.history": 20,
     "training.epochs": 3,
     "update.epochs": 1,
+    "update.strategy": "replay+ewc(samples=20)",
     "job.hours": 1e-9,
 }
 SETTINGS = load_settings(overrides=SMALL, environ={})

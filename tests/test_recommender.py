@@ -25,7 +25,7 @@ EARLY = pd.Timestamp("2024-01-12", tz="UTC")
 @pytest.fixture(scope="module")
 def settings() -> Settings:
     tiny = {"model.dim": 8, "model.blocks": 1, "model.features": 64, "training.epochs": 1, "update.epochs": 1}
-    return load_settings(overrides=tiny, environ={})
+    return load_settings(overrides={**tiny, "update.strategy": "replay+ewc(samples=20)"}, environ={})
 
 
 @pytest.fixture(scope="module")

@@ -186,6 +186,7 @@ def test_the_fisher_of_a_two_weight_softmax_is_what_paper_says():
     start = np.arange(0, 10, 2)
     item = np.array([9, 0, 9, 1, 9, 1, 9, 1], np.int32)
     zeros, weight = np.zeros(8, np.int8), np.array([0, 1] * 4, np.float32)
+    model.log_scale.grad = torch.full((2,), 7.0)  # of the last step of training
     found = fisher(model, without_wishes(start, item, zeros, zeros, weight, np.zeros(8, np.int16)), update)
     assert found["log_scale"].tolist() == pytest.approx([3 / 16, 3 / 16])
 

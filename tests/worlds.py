@@ -34,6 +34,7 @@ features = 16
 epochs = 1
 [update]
 epochs = 1
+strategy = "replay+ewc(samples=20)"
 """
 """A config.toml with which a fit takes a moment."""
 

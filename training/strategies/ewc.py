@@ -136,13 +136,14 @@ def sensitivity(towers: Towers, examples: Examples, update: Update) -> dict[str,
 
 def _mean(towers: Towers, examples: Examples, value: Callable[[Batch], Tensor], power: int) -> dict[str, Tensor]:
     """Return the gradient of a value of each example, its size to a power, then averaged."""
-    total = {name: torch.zeros(p.shape) for name, p in towers.named_parameters()}
+    weights = dict(towers.named_parameters())
+    total = {name: torch.zeros(p.shape) for name, p in weights.items()}
     towers.eval()
+    towers.zero_grad(set_to_none=True)
     for i in range(len(examples)):
         one = batch(examples.take(np.array([i]))).to(towers.log_scale.device)
-        towers.zero_grad(set_to_none=True)
         value(one).backward()
-        for name, p in towers.named_parameters():
+        for name, p in weights.items():
             if p.grad is None:
                 continue
             if p.grad.is_sparse:
@@ -150,7 +151,7 @@ def _mean(towers: Towers, examples: Examples, value: Callable[[Batch], Tensor], 
                 total[name].index_add_(0, grad.indices()[0].cpu(), grad.values().cpu().abs() ** power)
             else:
                 total[name] += p.grad.cpu().abs() ** power
-    towers.zero_grad(set_to_none=True)
+            p.grad = None
     return {name: value / len(examples) for name, value in total.items()}
 
 
