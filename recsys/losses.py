@@ -4,8 +4,10 @@ The correction subtracts from a candidate's score the log of the probability tha
 (Khrylchenko et al., RecSys 2025, arXiv 2507.09331), and nothing from a row's own positive, which is always there.
 """
 
-from typing import Any, NamedTuple
+import copy
+from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -124,6 +126,10 @@ class Candidates:
         self.counts.index_add_(0, targets, torch.ones(len(targets), dtype=torch.float64))
         self.total += len(targets)
 
+    def of_others(self, counts: Tensor) -> "Candidates":
+        """Return candidates for targets of another stream, which come as often as `counts` (n,) say."""
+        return Candidates(counts, self.uniform, self.rows if self.full else 0, self.random.initial_seed() + 1)
+
     def draw(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the candidates' rows (C,), their log inclusion (C,) and each target's column among them (P,)."""
         if self.full:
@@ -161,6 +167,13 @@ class NextItem:
     def __call__(self, towers: Towers, batch: Batch) -> Tensor:
         """Return the loss of a batch, ()."""
         return self._mean(towers, batch)[0]
+
+    def of_others(self, targets: np.ndarray) -> Self:
+        """Return the same objective for a stream of its own, such as the memory's, with those targets (P,): neither follows the other."""
+        other = copy.copy(self)
+        counts = torch.from_numpy(np.bincount(targets, minlength=self.candidates.rows) + 1e-3)
+        other.candidates, other.touched = self.candidates.of_others(counts), self.touched
+        return other
 
     def _asked(self, pieces: list[Batch], questions: Questions) -> Questions:
         """Say what is asked, given the question that every target is to its own event."""

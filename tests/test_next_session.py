@@ -34,7 +34,7 @@ from training.job import fit_and_publish, update_and_publish
 from training.lessons import lessons
 from training.memory import Memory
 from training.strategies import STRATEGIES, Update
-from training.strategies.ewc import fisher
+from training.strategies.importance import fisher
 from training.update import update
 
 BORDER = border(1800)

@@ -18,7 +18,8 @@ from recsys.towers import Towers
 from training.memory import Memory
 from training.strategies import STRATEGIES, parse
 from training.strategies.base import Update
-from training.strategies.ewc import EWC, fisher
+from training.strategies.ewc import EWC
+from training.strategies.importance import fisher
 from training.strategies.settings import TYPES, settings_of
 
 FEATURES = [[], [1], [2, 3], [], [5], [1]]
@@ -244,6 +245,37 @@ def test_memory_is_a_uniform_sample_whatever_the_pieces():
         kept[memory.examples.item[::2]] += 1
     assert abs(kept[:30].mean() / 300 - 0.25) < 0.02
     assert abs(kept[30:].mean() / 300 - 0.25) < 0.03
+
+
+def test_memory_is_in_the_order_of_time_whatever_the_order_of_what_comes():
+    # read forwards, then backwards, of the same three moments; and what came before stays before
+    moment = np.array([0, 2, 0, 1, 0, 0, 0, 2, 0, 1, 0, 0], np.int16)
+    zeros = np.zeros(12, np.int8)
+    both = without_wishes(np.arange(0, 13, 2), np.repeat(np.arange(1, 7, dtype=np.int32), 2), zeros, zeros, np.ones(12, np.float32), moment)
+    memory = Memory.empty(20).add(both, [0]).add(both, [1])
+    assert memory.examples.item[::2].tolist() == [3, 6, 2, 5, 1, 4] * 2
+    assert set(memory.examples.moment.tolist()) == {-1}
+
+
+def test_rows_that_another_strategy_moves_are_held_too():
+    towers, update, lessons = world()
+    update.objective = NextItem(Candidates(torch.ones(6), 1, 0, seed=0), torch.zeros(2, 6))
+    made = batch(lessons.take(np.array([0])))
+    ewc = EWC(strength=3.0)
+    ewc.fisher = {"items.ids.weight": torch.full((6, 8), 2.0)}
+    with torch.no_grad():
+        towers.items.ids.weight += 0.5
+    loss, others = update.objective(towers, made), nn.functional.embedding(torch.tensor([4, 5]), towers.items.ids.weight, sparse=True)
+    (loss + ewc.penalties(towers, made, update)["ewc"] + others.sum()).backward()
+    before = towers.items.ids.weight.grad.to_dense().clone()
+    held = set(ewc.held["items.ids.weight"].tolist())
+    ewc.project(towers, update)
+    after = towers.items.ids.weight.grad.to_dense()
+    assert held < {0, 1, 2, 3, 4, 5}
+    for row in range(6):
+        pull = 3 * 2 * 0.5 if row not in held and before[row].any() else 0
+        torch.testing.assert_close(after[row], before[row] + pull)
+    assert (after != before).any()
 
 
 def test_every_config_names_a_strategy_that_can_be_built():

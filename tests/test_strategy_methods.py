@@ -10,6 +10,8 @@ from test_batches import without_wishes
 from test_strategies import world
 
 from recsys.batches import Batch, Examples, batch
+from recsys.losses import Candidates, NextItem
+from recsys.sessions import N_GAPS
 from recsys.towers import Towers
 from training.memory import Memory
 from training.strategies import agem, generate, parse, surprise
@@ -20,10 +22,11 @@ from training.strategies.average import Ema, Soup
 from training.strategies.base import Update
 from training.strategies.der import Der
 from training.strategies.distill import Distill
-from training.strategies.ewc import DAMPING, Path, sensitivity
+from training.strategies.ewc import EWC
 from training.strategies.generate import Generate
 from training.strategies.gradients import add, gradient, gradient_of, product
 from training.strategies.herding import exemplars, herded
+from training.strategies.importance import DAMPING, Path, sensitivity
 from training.strategies.partial import Partial
 from training.strategies.replay import Replay
 from training.strategies.surprise import Surprise
@@ -131,15 +134,19 @@ def test_distillation_asks_for_old_items_alone_and_nothing_of_who_has_not_moved(
 
 def test_ader_s_weight_follows_what_is_new() -> None:
     ader = Ader(weight=2.0)
-    ader.new, ader.exemplars = 100, remembering(25)[1].memory.examples
-    assert ader.adapted(items=10, known=5) == pytest.approx(2 * math.sqrt(4 / 9 * 25 / 100))
+    ader.exemplars = remembering(25)[1].memory.examples
+    assert ader.adapted(items=10, known=5, new=100) == pytest.approx(2 * math.sqrt(4 / 9 * 25 / 100))
     towers, update, lessons = remembering(25)
-    ader.select(lessons, update)
+    update.learned = len(lessons)
     ader.prepare(towers, update)
     with torch.no_grad():
         towers.items.ids.weight[2] += 5
-    assert ader.penalties(towers, batch(lessons), update)["ader"].item() > 0
-    assert ader.new == len(lessons)
+    torch.manual_seed(0)
+    one, four = (
+        ader.penalties(towers, batch(lessons), replace(update, learned=n, rng=np.random.default_rng(0)))["ader"].item() for n in (400, 100)
+    )
+    assert four == pytest.approx(2 * one)
+    assert one > 0
 
 
 def test_the_scores_are_those_of_the_loss_and_how_wrong_they_are_is_by_hand() -> None:
@@ -171,8 +178,8 @@ def test_readers_are_the_people_before_their_last_event() -> None:
 
 def test_products_and_sums_of_gradients_are_those_of_vectors() -> None:
     towers, update, lessons = world()
-    one = gradient_of(towers, batch(lessons.take(np.array([0]))), update)
-    other = gradient_of(towers, batch(lessons.take(np.array([1]))), update)
+    one = gradient_of(towers, batch(lessons.take(np.array([0]))), update.objective)
+    other = gradient_of(towers, batch(lessons.take(np.array([1]))), update.objective)
     assert all(p.grad is None for p in towers.parameters()), "what the towers hold stays"
     dense = {name: one[name].to_dense().flatten() for name in one}, {name: other[name].to_dense().flatten() for name in other}
     assert one.keys() == other.keys()
@@ -185,13 +192,31 @@ def test_products_and_sums_of_gradients_are_those_of_vectors() -> None:
             torch.testing.assert_close(p.grad.to_dense().flatten(), 2 * dense[0][name] - 0.5 * dense[1][name], atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["agem", "gem"])
+def test_what_the_memory_is_asked_does_not_change_what_the_task_knows_of_its_targets(name: str) -> None:
+    towers, update, lessons = remembering(40)
+    update.objective = NextItem(Candidates(torch.ones(6), 1, 0, seed=0), torch.zeros(2, 6))
+    (strategy,) = parse(name).parts
+    strategy.prepare(towers, update)
+    update.objective(towers, batch(lessons)).backward()
+    counts, touched = update.objective.candidates.counts.clone(), update.objective.touched
+    strategy.project(towers, update)
+    assert torch.equal(update.objective.candidates.counts, counts)
+    assert update.objective.touched is touched
+    mine = strategy.objective.candidates  # type: ignore[attr-defined]
+    assert mine.counts[1:].sum() > 40 + 1
+    assert not mine.full
+
+
 def test_a_gem_takes_out_what_the_memory_speaks_against(monkeypatch: pytest.MonkeyPatch) -> None:
     # The memory's gradient is (2, 0), the step's (-1, 1), at 135 degrees: what is left is (0, 1). At 45 degrees it stays as it is.
     towers, update, _ = world()
     monkeypatch.setattr(agem, "gradient_of", lambda *_: {"log_scale": torch.tensor(2.0)})
     for step, left in (((-1.0, 1.0), (0.0, 1.0)), ((1.0, 1.0), (1.0, 1.0))):
         towers.log_scale.grad, towers.popularity.grad = (torch.tensor(value) for value in step)
-        AGem().project(towers, update)
+        strategy = AGem()
+        strategy.prepare(towers, update)
+        strategy.project(towers, update)
         assert (towers.log_scale.grad.item(), towers.popularity.grad.item()) == pytest.approx(left)
 
 
@@ -206,6 +231,7 @@ def test_after_projection_the_memory_speaks_against_nothing(strategy: AGem | Gem
         seen.append({name: -grad for name, grad in gradient(towers).items()} if not seen else gradient_of(*args))  # type: ignore[arg-type]
         return seen[-1]
 
+    strategy.prepare(towers, update)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agem, "gradient_of", kept)
         strategy.project(towers, update)
@@ -219,6 +245,7 @@ def test_gem_s_program_has_the_answers_of_paper() -> None:
     # m1 = (1, 0), m2 = (1, 1), g = (-1, -1): the nearest that neither speaks against is 0, so v1 m1 + v2 m2 = (1, 1).
     assert nearest_allowed(np.array([[1.0, 1.0], [1.0, 2.0]]), np.array([-1.0, -2.0])).tolist() == pytest.approx([0.0, 1.0], abs=1e-6)
     assert nearest_allowed(np.eye(1), np.array([-1.0]), margin=0.5).tolist() == pytest.approx([1.5])
+    assert nearest_allowed(np.eye(2), np.array([-1.0, 0.2]), margin=0.5).tolist() == pytest.approx([1.5, 0.5])  # of every part
 
 
 # What the towers said then
@@ -260,9 +287,16 @@ def test_what_surprised_counts_more_within_bounds(monkeypatch: pytest.MonkeyPatc
     assert by_row.sum().item() == pytest.approx(made.weight.sum().item())
     assert (by_row[1] / by_row[0]).item() == pytest.approx(2)
     assert (by_row[2] / by_row[1]).item() == pytest.approx(2)
+    # 1, 16, 256 under the bounds: a third, a third, and what is left of three
     weighed = Surprise(strength=2.0, most=3.0).weights(made, update)
-    assert (weighed.weight.sum(1)[2] / weighed.weight.sum(1)[0]).item() == pytest.approx(9)
+    assert (weighed.weight.sum(1) / made.weight.sum(1)).tolist() == pytest.approx([1 / 3, 1 / 3, 7 / 3], rel=1e-3)
     assert Surprise().weights(made, replace(update, parent=None)) is made
+    for losses in ([0.3] * 31 + [8.0], [0.01] * 28 + [6.0] * 4, [0.0] * 5 + [1.0], [2.0] * 4):
+        many = batch(lessons.take(np.zeros(len(losses), np.int64)))
+        monkeypatch.setattr(surprise, "confusion", lambda *_, losses=losses: torch.tensor(losses))
+        factors = Surprise(strength=2.0).weights(many, update).weight.sum(1) / many.weight.sum(1)
+        assert 1 / 3 - 1e-4 < factors.min() <= factors.max() < 3 + 1e-4
+        assert factors.mean().item() == pytest.approx(1, rel=1e-3)
 
 
 def test_each_person_has_a_turn_and_only_one() -> None:
@@ -324,11 +358,42 @@ def test_what_a_weight_took_away_from_the_loss_on_its_way() -> None:
         with torch.no_grad():
             towers.log_scale.fill_(start + way)
             towers.items.ids.weight[2] += way if way == 0.5 else 0.25
+    path.close(towers)
+    with torch.no_grad():
+        towers.log_scale.fill_(9.0)  # where weights come to rest is no part of the way
     found = path.end(towers)
     assert found["log_scale"].item() == pytest.approx(1.25 / (0.75**2 + DAMPING), rel=1e-4)
     torch.testing.assert_close(found["items.ids.weight"][2], torch.full((8,), 1.25 / (0.75**2 + DAMPING)), rtol=1e-3, atol=1e-3)
     assert found["items.ids.weight"][[0, 1, 3, 4, 5]].abs().sum() == 0
     assert found["popularity"].item() == 0
+
+
+def test_the_spring_s_own_gradient_takes_nothing_away_from_the_loss() -> None:
+    # The task pulls by -1, the spring by 3 * 2 * 0.5 = 3: the weight is seen to move by the sum, and what counts is -1 * move.
+    towers, update, _ = world()
+    ewc = EWC(strength=3.0, importance="si")
+    ewc.fisher = {"log_scale": torch.tensor(2.0), "items.ids.weight": torch.full((6, 8), 2.0)}
+    with torch.no_grad():
+        towers.log_scale += 0.5
+        towers.items.ids.weight[2] += 0.5
+    ewc.held = {"items.ids.weight": torch.tensor([2])}
+    towers.log_scale.grad = torch.tensor(-1.0 + 3)
+    values = torch.full((1, 8), -1.0 + 3)
+    towers.items.ids.weight.grad = torch.sparse_coo_tensor(torch.tensor([[2]]), values, (6, 8), check_invariants=True)
+    ewc.project(towers, update)
+    with torch.no_grad():
+        towers.log_scale += 0.25
+        towers.items.ids.weight[2] += 0.25
+    ewc.settle(towers, update)
+    assert ewc.path.gained["log_scale"].item() == pytest.approx(0.25)
+    torch.testing.assert_close(ewc.path.gained["items.ids.weight"][2], torch.full((8,), 0.25))
+
+
+def test_who_measures_comes_before_who_projects_and_who_averages() -> None:
+    for one in ("agem+ema+adapters+ewc(importance=si)", "ewc(importance=si)+adapters+ema+agem"):
+        parts = parse(one)
+        assert [part.name for part in parts.reshaping_last if part.name != "ema"] == ["ewc", "agem", "adapters"]
+        assert [part.name for part in parts.averaging_last if part.name != "agem"] == ["adapters", "ewc", "ema"]
 
 
 def test_the_sensitivity_is_the_mean_of_absolute_gradients_of_squared_scores() -> None:
@@ -338,10 +403,14 @@ def test_the_sensitivity_is_the_mean_of_absolute_gradients_of_squared_scores() -
     for n in range(2):
         made = batch(lessons.take(np.array([n])))
         towers.zero_grad()
-        logits(towers, made, torch.arange(1, 6), update, made.weight > 0).square().sum(1).mean().backward()
+        scores = logits(towers, made, torch.arange(1, 6), update, made.weight > 0)
+        (scores - scores.mean(1, keepdim=True)).square().sum(1).mean().backward()
         assert towers.log_scale.grad is not None
         expected += abs(towers.log_scale.grad.item()) / 2
     assert found["log_scale"].item() == pytest.approx(expected, rel=1e-4)
+    update.objective.log_share -= 5  # which changes no answer
+    for name, value in sensitivity(towers, lessons, update).items():
+        torch.testing.assert_close(value, found[name], rtol=1e-3, atol=1e-4)
     assert parse("ewc(importance='mas')").parts[0].importance == "mas"  # type: ignore[attr-defined]
 
 
@@ -367,6 +436,20 @@ def test_what_is_made_up_is_what_the_parent_would_say() -> None:
     mixed = made.mix(batch(lessons), update)
     assert len(mixed) == 4
     assert generate.Generate.private
+    assert set(made.past.moment) == {0}, "it is learned under the popularity that it was drawn under"
+
+
+@pytest.mark.parametrize("popularity", [1.0, 0.0, -0.5])
+def test_what_is_made_up_is_read_forwards_and_of_items_that_there_are(popularity: float) -> None:
+    _, update, lessons = remembering(4)
+    update.known = 5
+    with torch.no_grad():
+        update.parent.popularity.fill_(popularity)  # type: ignore[union-attr]
+    both = lessons.join(replace(lessons, gap=lessons.gap + np.int8(N_GAPS)))
+    made = Generate(sessions=200, length=4)
+    made.select(both, update)
+    assert set(made.past.item) == {1, 2, 3, 4}
+    assert made.past.gap.max() < N_GAPS
 
 
 def _chances(update: Update, first: np.ndarray) -> np.ndarray:

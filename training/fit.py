@@ -61,6 +61,7 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
         learn(towers, batches, settings.training.epochs, settings.training.lr, strategy, update, settings.training, step)
     else:
         towers.load_state_dict(trained.state_dict())
+        towers.eval()  # as training leaves them: what is measured knows no dropout
     strategy.settle(towers, update)
     update.objective = objective(shares, lessons, memory, settings, seed)  # anew: what is measured must not depend on the steps taken
     strategy.finish(towers, lessons, update)
@@ -73,7 +74,7 @@ def fit(events: pa.Table, settings: Settings, catalogue: Catalogue, step: Step =
         neighbours=Neighbours(capacity=settings.neighbours.capacity) if strategy.keeps_nothing else neighbours,
         fusion=Fusion.start(settings.neighbours.share, settings.neighbours.popular),
         again=Again.start(),
-        memory=memory if strategy.keeps_nothing else memory.add(lessons.remembered(), [seed, 0]),
+        memory=memory if strategy.keeps_nothing else memory.add(lessons, [seed, 0]),
         strategy_state=copy.deepcopy(strategy.state()),
         titles={id: catalogue[id] for id in vocab.ids[1:] if id in catalogue},
         kinds=np.bincount(sessions.kind, minlength=len(EVENT_TYPES)),

@@ -27,7 +27,9 @@ class Memory:
         return len(self.examples)
 
     def add(self, examples: Examples, seed: list[int]) -> "Memory":
-        """Return the memory after offering it more examples."""
+        """Return the memory after offering it more examples, of any order: they are remembered from the oldest on, by their moments."""
+        if len(examples):
+            examples = examples.take(np.argsort(np.maximum.reduceat(examples.moment, examples.start[:-1]), kind="stable")).remembered()
         keys = np.concatenate([self.keys, np.random.default_rng(seed).random(len(examples))])
         kept = np.sort(np.argsort(keys, kind="stable")[: self.size])
         return Memory(self.size, self.examples.join(examples).take(kept), keys[kept])

@@ -68,6 +68,7 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
     )
     strategy.prepare(towers, this)
     lessons = strategy.select(lessons, this)
+    this.learned = len(lessons)
     batches = Batches(lessons, settings.training.batch_size, seed, settings.training.wishes)
     learn(towers, batches, settings.update.epochs, settings.update.lr, strategy, this, settings.training, step)
     strategy.settle(towers, this)
@@ -100,7 +101,7 @@ def update(parent: Candidate, new: pa.Table, past: pa.Table, settings: Settings,
 
 
 def _memory(strategy: Composed, memory: Memory, lessons: Examples, seed: list[int]) -> Memory:
-    return Memory.empty(memory.size) if strategy.keeps_nothing else memory.add(lessons.remembered(), seed)
+    return Memory.empty(memory.size) if strategy.keeps_nothing else memory.add(lessons, seed)
 
 
 def _surfaces(new: pa.Table) -> dict[str, int]:

@@ -37,7 +37,8 @@ class Composed(Strategy):
     def __init__(self, parts: list[Strategy]):
         self.parts = parts
         self.reshaping_first = sorted(parts, key=lambda part: not part.reshapes)
-        self.reshaping_last = sorted(parts, key=lambda part: part.reshapes)
+        self.reshaping_last = sorted(parts, key=lambda part: (part.reshapes, part.projects))
+        self.averaging_last = sorted(self.reshaping_first, key=lambda part: part.averages)
 
     @property
     def keeps_nothing(self) -> bool:
@@ -74,7 +75,7 @@ class Composed(Strategy):
             part.project(towers, update)
 
     def settle(self, towers: Towers, update: Update) -> None:
-        for part in self.reshaping_first:
+        for part in self.averaging_last:
             part.settle(towers, update)
 
     def finish(self, towers: Towers, examples: Examples, update: Update) -> None:

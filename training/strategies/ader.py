@@ -31,22 +31,17 @@ class Ader(Strategy):
         if items < 2:
             raise BadInput(f"ader.items is how many old items are compared in a step, 2 or more; got {items}")
         self.weight, self.size, self.items = weight, size, items
-        self.exemplars, self.new = Examples.none(), 0
-
-    def select(self, examples: Examples, update: Update) -> Examples:
-        """Count what is new."""
-        self.new = len(examples)
-        return examples
+        self.exemplars = Examples.none()
 
     def prepare(self, towers: Towers, update: Update) -> None:
         """Choose the exemplars, as the parent sees them."""
         self.exemplars = exemplars(update, self.size)
 
-    def adapted(self, items: int, known: int) -> float:
-        """Return the weight of the past: items and known count row 0."""
-        if not self.new or items < 2:
+    def adapted(self, items: int, known: int, new: int) -> float:
+        """Return the weight of the past: items and known count row 0; new: how many examples are."""
+        if not new or items < 2:
             return 0.0
-        return self.weight * math.sqrt((known - 1) / (items - 1) * len(self.exemplars) / self.new)
+        return self.weight * math.sqrt((known - 1) / (items - 1) * len(self.exemplars) / new)
 
     def penalties(self, towers: Towers, batch: Batch, update: Update) -> dict[str, Tensor]:
         """Return the divergence from the parent on as many exemplars as the batch is large."""
@@ -55,4 +50,5 @@ class Ader(Strategy):
         some = self.exemplars.take(update.rng.integers(0, len(self.exemplars), min(len(batch), len(self.exemplars))))
         past = as_batch(some).to(batch.item.device)
         rows = drawn(update.known, self.items, update).to(batch.item.device)
-        return {"ader": self.adapted(len(towers.items.ids.weight), update.known) * taught(towers, past, rows, update, 1.0)}
+        weight = self.adapted(len(towers.items.ids.weight), update.known, update.learned)
+        return {"ader": weight * taught(towers, past, rows, update, 1.0)}

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.optimize import nnls
 
-from recsys.batches import Batch, Examples, batch
+from recsys.batches import Batch, batch
 from recsys.errors import BadInput
 from recsys.towers import Towers
 from training.strategies.base import Strategy, Update
@@ -19,6 +19,7 @@ class AGem(Strategy):
     """
 
     name = "agem"
+    projects = True
     excludes: ClassVar[dict[str, str]] = {"gem": "both project the gradient against the memory"}
 
     def __init__(self, samples: int = 128, every: int = 1):
@@ -29,12 +30,17 @@ class AGem(Strategy):
         self.samples, self.every = samples, every
         self.steps, self.against = 0, Gradient()
 
+    def prepare(self, towers: Towers, update: Update) -> None:
+        """Ask the memory by an objective of its own."""
+        self.objective = update.objective.of_others(update.memory.examples.targets)
+
     def project(self, towers: Towers, update: Update) -> None:
         """Take out of the gradient what the memory speaks against."""
         if not len(update.memory):
             return
         if self.steps % self.every == 0:
-            self.against = gradient_of(towers, _remembered(update.memory.examples, self.samples, towers, update), update)
+            every = np.arange(len(update.memory))
+            self.against = gradient_of(towers, _remembered(every, self.samples, towers, update), self.objective)
         self.steps += 1
         mine = gradient(towers)
         along = product(mine, self.against)
@@ -50,6 +56,7 @@ class Gem(Strategy):
     """
 
     name = "gem"
+    projects = True
     excludes: ClassVar[dict[str, str]] = {"agem": "both project the gradient against the memory"}
 
     def __init__(self, parts: int = 3, samples: int = 64, margin: float = 0.5):
@@ -61,10 +68,14 @@ class Gem(Strategy):
             raise BadInput(f"gem.margin is how much the past is leant to, 0 or more; got {margin}")
         self.parts, self.samples, self.margin = parts, samples, margin
 
+    def prepare(self, towers: Towers, update: Update) -> None:
+        """Ask the memory by an objective of its own."""
+        self.objective = update.objective.of_others(update.memory.examples.targets)
+
     def project(self, towers: Towers, update: Update) -> None:
         """Move the gradient to where no part of the memory speaks against it."""
         ages = [age for age in np.array_split(np.arange(len(update.memory)), self.parts) if len(age)]
-        past = [gradient_of(towers, _remembered(update.memory.examples.take(age), self.samples, towers, update), update) for age in ages]
+        past = [gradient_of(towers, _remembered(age, self.samples, towers, update), self.objective) for age in ages]
         mine = gradient(towers)
         along = np.array([product(each, mine) for each in past])
         if not len(past) or along.min() >= 0:
@@ -76,15 +87,15 @@ class Gem(Strategy):
 
 
 def nearest_allowed(between: np.ndarray, along: np.ndarray, margin: float = 0.0) -> np.ndarray:
-    """Return how much of each part's gradient to add, (k,): the dual of GEM's quadratic program (equation 11), plus the margin.
+    """Return how much of each part's gradient to add, (k,): the dual of GEM's quadratic program (equation 11), plus the margin of each.
 
     between (k, k) inner products of the parts' gradients, along (k,) theirs with the step's: minimise v' between v / 2 + along' v, v >= 0.
     """
     root = np.linalg.cholesky(between + 1e-9 * max(1e-12, np.trace(between) / len(between)) * np.eye(len(between)))
     found, _ = nnls(root.T, -np.linalg.solve(root, along))
-    return found + margin * (found > 0)
+    return found + margin
 
 
-def _remembered(memory: Examples, samples: int, towers: Towers, update: Update) -> Batch:
-    some = memory.take(update.rng.integers(0, len(memory), samples))
+def _remembered(which: np.ndarray, samples: int, towers: Towers, update: Update) -> Batch:
+    some = update.memory.examples.take(which[update.rng.integers(0, len(which), samples)])
     return batch(some, some.drawn(update.wishes, update.rng)).to(towers.log_scale.device)

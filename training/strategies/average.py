@@ -19,6 +19,7 @@ class Ema(Strategy):
 
     name = "ema"
     excludes: ClassVar[dict[str, str]] = {"soup": "both say where the weights come to rest"}
+    averages = True
 
     def __init__(self, decay: float = 0.3):
         if not 0 <= decay < 1:
@@ -43,6 +44,7 @@ class Soup(Strategy):
 
     name = "soup"
     excludes: ClassVar[dict[str, str]] = {"ema": "both say where the weights come to rest"}
+    averages = True
 
     def __init__(self, last: int = 3):
         if last < 1:

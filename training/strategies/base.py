@@ -19,7 +19,7 @@ class Update:
     parent: the towers it starts from, frozen, with rows for the new items; None in a first fit. memory: what was learned
     before. objective: the task loss. rng: the only source of chance. wishes: how often an event's neighbours say what is foretold.
     number: how many updates lie behind it; 0 in a first fit. known: how many rows the parent had, row 0 among them. surfaces: where the new
-    events that say "more of this" happened, and how many did there, the most first.
+    events that say "more of this" happened, and how many did there, the most first. learned: how many examples `select` has left.
     """
 
     parent: Towers | None
@@ -30,6 +30,7 @@ class Update:
     number: int = 0
     known: int = 0
     surfaces: dict[str, int] = field(default_factory=dict)
+    learned: int = 0
     notes: dict[str, float] = field(default_factory=dict)
 
 
@@ -39,7 +40,8 @@ class Strategy:
     Its settings are those of its constructor; what is written for one is of the type that the constructor says. excludes: the names of
     strategies that it cannot stand beside, and why. by_event: why it needs a tower that reads event by event (model.objective =
     next_item); empty where it does not. private: no event of the past may be kept in the release. reshapes: it learns weights by way of
-    others, so that in `mix` and `settle` its word comes first, and in `project` last.
+    others, so that in `mix` and `settle` its word comes first, and in `project` last. averages, projects: it says where the weights come
+    to rest, or turns the gradient away from something, so that in `settle`, or in `project`, it comes behind who measures or adds.
     """
 
     name: ClassVar[str] = ""
@@ -47,6 +49,8 @@ class Strategy:
     by_event: ClassVar[str] = ""
     private: ClassVar[bool] = False
     reshapes: ClassVar[bool] = False
+    averages: ClassVar[bool] = False
+    projects: ClassVar[bool] = False
 
     def select(self, examples: Examples, update: Update) -> Examples:
         """Say which of the new sessions to learn from."""

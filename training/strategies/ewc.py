@@ -4,31 +4,26 @@ Weights that mattered for the past are held near the parent's by a spring as sti
 synaptic intelligence (Zenke, Poole & Ganguli, ICML 2017) or as memory-aware synapses (Aljundi et al., ECCV 2018).
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.batches import Batch, Examples, batch
+from recsys.batches import Batch, Examples
 from recsys.errors import BadInput, nearest
 from recsys.towers import Towers
-from training.strategies.answers import drawn, logits
 from training.strategies.base import Strategy, Update
-from training.strategies.gradients import gradient
+from training.strategies.gradients import Gradient
+from training.strategies.importance import Path, fisher, sensitivity
 
 IMPORTANCE = ("fisher", "si", "mas")
-
-DAMPING = 1e-3
-"""Of how far a weight went, squared: with less, one that hardly moved would be held without bound (SI, equation 5)."""
 
 
 class EWC(Strategy):
     """Add strength / 2 * sum of importance * (weight - parent's weight)^2 to the loss.
 
     importance: "fisher", the mean of squared gradients of the log-likelihood; "si", how much of the loss each weight took away on its way
-    (equations 4 and 5); "mas", how much the towers' scores hang on it, whatever is right (equation 3). They differ in size by orders of
-    magnitude, and strength with them.
+    (equations 4 and 5; of the loss without this spring, but with what other strategies add to it); "mas", how much the towers' scores hang
+    on it, whatever is right (equation 3). They differ in size by orders of magnitude, and strength with them.
     """
 
     name = "ewc"
@@ -44,18 +39,58 @@ class EWC(Strategy):
             raise BadInput(f"ewc.importance is how it is measured what mattered; {nearest(str(importance), IMPORTANCE)}")
         self.strength, self.gamma, self.samples, self.importance = strength, gamma, samples, importance
         self.fisher: dict[str, Tensor] = {}
+        self.held: dict[str, Tensor] = {}
         self.path = Path()
 
     def project(self, towers: Towers, update: Update) -> None:
-        """Follow the way of the weights, where that measures what mattered."""
+        """Hold the rows that others have moved in this step; follow the way of the weights, where that measures what mattered."""
+        if self.fisher and update.parent is not None:
+            self._hold_others(towers, dict(update.parent.named_parameters()))
         if self.importance == "si":
-            self.path.step(towers)
+            self.path.step(towers, self._pull(towers, update))
+
+    def settle(self, towers: Towers, update: Update) -> None:
+        """End the way where training has ended, before weights come to rest elsewhere."""
+        if self.importance == "si":
+            self.path.close(towers)
+
+    def _hold_others(self, towers: Towers, anchors: dict[str, Tensor]) -> None:
+        """Add the spring's gradient to rows that have one from another strategy alone, whose words the penalty came before."""
+        for name, table in towers.tables().items():
+            if table.grad is None or name not in self.held:
+                continue
+            moved = torch.unique(table.grad._indices()[0])
+            rest = moved[~torch.isin(moved, self.held[name])]
+            rest = rest[rest < len(self.fisher[name])]
+            if len(rest):
+                pull = self.strength * self.fisher[name].to(table)[rest] * (table.detach()[rest] - anchors[name][rest])
+                also = torch.sparse_coo_tensor(rest[None], pull, table.shape, check_invariants=False)
+                table.grad = (table.grad + also).coalesce()
+
+    def _pull(self, towers: Towers, update: Update) -> Gradient:
+        """Return what of the gradient that the towers hold is this spring's."""
+        if not self.fisher or update.parent is None:
+            return {}
+        anchors, found = dict(update.parent.named_parameters()), Gradient()
+        for name, p in towers.named_parameters():
+            if name not in self.fisher or name not in anchors or p.grad is None:
+                continue
+            if not p.grad.is_sparse:
+                found[name] = self.strength * self.fisher[name].to(p) * (p.detach() - anchors[name])
+                continue
+            rows = p.grad.coalesce().indices()[0]
+            rows = rows[rows < len(self.fisher[name])]
+            pull = self.strength * self.fisher[name].to(p)[rows] * (p.detach()[rows] - anchors[name][rows])
+            found[name] = torch.sparse_coo_tensor(rows[None], pull, p.shape, check_invariants=False)
+        return found
 
     def penalties(self, towers: Towers, batch: Batch, update: Update) -> dict[str, Tensor]:
-        """Return the spring's energy: of every dense weight, and of the table rows that this step may move.
+        """Return the spring's energy: of every dense weight, and of the table rows that the task moves in this step.
 
-        Those are the rows of the histories, of the targets and of the negatives. Any other row stays where it is in this step.
+        Those are the rows of the histories, of the targets and of the negatives. Rows that another strategy moves are held in `project`;
+        any other stays where it is.
         """
+        self.held = {}
         if not self.fisher or update.parent is None:
             return {}
         anchors = dict(update.parent.named_parameters())
@@ -67,6 +102,8 @@ class EWC(Strategy):
         touched = {"items.ids.weight": rows, "items.content.weight": torch.unique(towers.items.buckets(rows)[0])}
         for name, table in towers.tables().items():
             known = touched[name][touched[name] < len(self.fisher.get(name, ()))]
+            if name in self.fisher:
+                self.held[name] = known
             if len(known):
                 moved = torch.nn.functional.embedding(known, table, sparse=True) - anchors[name][known]
                 energy = energy + (self.fisher[name].to(moved)[known] * moved**2).sum()
@@ -107,94 +144,3 @@ class EWC(Strategy):
             values = state[f"{name}:values"]
             full = torch.zeros(int(state[f"{name}:size"]), values.shape[1])
             self.fisher[name] = full.index_copy(0, state[f"{name}:rows"], values)
-
-
-def fisher(towers: Towers, examples: Examples, update: Update) -> dict[str, Tensor]:
-    """Return the diagonal of the empirical Fisher: the gradient of each session's log-likelihood, squared, then averaged.
-
-    Squaring the gradient of a batch mean instead (a common slip) lets opposite gradients cancel.
-    """
-
-    def log_likelihood(one: Batch) -> Tensor:
-        return update.objective(towers, one) * one.weight.sum()
-
-    return _mean(towers, examples, log_likelihood, 2)
-
-
-def sensitivity(towers: Towers, examples: Examples, update: Update) -> dict[str, Tensor]:
-    """Return how much the scores hang on each weight: the absolute gradient of each session's squared scores, then averaged.
-
-    (MAS, equations 2 and 3.) The scores are those of up to 256 items, drawn once.
-    """
-    rows = drawn(len(towers.items.ids.weight), 256, update).to(towers.log_scale.device)
-
-    def scores(one: Batch) -> Tensor:
-        return logits(towers, one, rows, update, one.weight > 0).square().sum(1).mean()
-
-    return _mean(towers, examples, scores, 1)
-
-
-def _mean(towers: Towers, examples: Examples, value: Callable[[Batch], Tensor], power: int) -> dict[str, Tensor]:
-    """Return the gradient of a value of each example, its size to a power, then averaged."""
-    weights = dict(towers.named_parameters())
-    total = {name: torch.zeros(p.shape) for name, p in weights.items()}
-    towers.eval()
-    towers.zero_grad(set_to_none=True)
-    for i in range(len(examples)):
-        one = batch(examples.take(np.array([i]))).to(towers.log_scale.device)
-        value(one).backward()
-        for name, p in weights.items():
-            if p.grad is None:
-                continue
-            if p.grad.is_sparse:
-                grad = p.grad.coalesce()
-                total[name].index_add_(0, grad.indices()[0].cpu(), grad.values().cpu().abs() ** power)
-            else:
-                total[name] += p.grad.cpu().abs() ** power
-            p.grad = None
-    return {name: value / len(examples) for name, value in total.items()}
-
-
-class Path:
-    """What each weight took away from the loss on its way: the sum over steps of -gradient * move (SI, equation 4)."""
-
-    def __init__(self) -> None:
-        self.gained: dict[str, Tensor] = {}
-        self.began: dict[str, Tensor] = {}
-        self.last: dict[str, tuple[Tensor, Tensor]] = {}
-
-    @torch.no_grad()
-    def step(self, towers: Towers) -> None:
-        """Add the last step, whose gradient is known, and keep the gradient of the one that comes."""
-        self._add(towers)
-        if not self.began:
-            self.began = {name: p.detach().clone() for name, p in towers.named_parameters()}
-        weights = dict(towers.named_parameters())
-        self.last = {
-            name: (grad, weights[name].detach()[grad.indices()[0]] if grad.is_sparse else weights[name].detach().clone())
-            for name, grad in gradient(towers).items()
-        }
-
-    @torch.no_grad()
-    def end(self, towers: Towers) -> dict[str, Tensor]:
-        """Return the importance of each weight for what was learned: what it gained by how far it went, squared."""
-        self._add(towers)
-        found = {name: torch.zeros(p.shape) for name, p in towers.named_parameters()}
-        for name, p in towers.named_parameters():
-            if name in self.gained:
-                way = (p.detach() - self.began[name].to(p)).cpu()
-                found[name] = self.gained[name].cpu().clamp(min=0) / (way**2 + DAMPING)
-        self.gained, self.began, self.last = {}, {}, {}
-        return found
-
-    def _add(self, towers: Towers) -> None:
-        for name, p in towers.named_parameters():
-            if name not in self.last:
-                continue
-            grad, before = self.last[name]
-            gained = self.gained.setdefault(name, torch.zeros_like(p))
-            if grad.is_sparse:
-                rows = grad.indices()[0]
-                gained.index_add_(0, rows, -grad.values() * (p.detach()[rows] - before))
-            else:
-                gained -= grad * (p.detach() - before)

@@ -9,6 +9,7 @@ from torch import Tensor
 from recsys.batches import WISHES, Batch, Examples
 from recsys.batches import batch as as_batch
 from recsys.errors import BadInput
+from recsys.sessions import N_GAPS
 from recsys.towers import Towers
 from training.strategies.base import Strategy, Update
 
@@ -63,16 +64,15 @@ class Generate(Strategy):
     def _made_up(self, parent: Towers, update: Update) -> Examples:
         """Return sessions that the parent draws: the first item by how popular it is, each next by its own score, none twice."""
         rng, n, length = update.rng, self.sessions, min(self.length, parent.users.place.num_embeddings)
-        liked = np.flatnonzero(self.new.weight > 0)
-        like = rng.choice(liked, (n, length))
+        liked, forwards = self.new.weight > 0, self.new.gap < N_GAPS  # what is made up is read forwards, as the parent makes it up
+        like = rng.choice(np.flatnonzero(liked & forwards if (liked & forwards).any() else liked), (n, length))
         kind, gap, where = self.new.kind[like], self.new.gap[like], self.new.surface[like]
         gap[:, 0] = 0
-        popular = update.objective.log_share[0, : update.known].double().clone()
-        popular[0] = -torch.inf
+        popular = update.objective.log_share[0, : update.known].double()
         vectors, item = parent.items(torch.arange(update.known)), np.zeros((n, length), np.int64)
         for some in np.array_split(np.arange(n), -(-n * update.known // CELLS)):
             told = item[some], kind[some], gap[some], where[some]
-            seen = np.zeros((len(some), update.known), bool)
+            seen = np.arange(update.known) == np.zeros((len(some), 1))  # row 0 is no item
             for place in range(length):
                 scores = _next(parent, vectors, *told, place, popular) if place else popular.expand(len(some), -1)
                 chance = np.where(seen, -np.inf, scores.numpy())
@@ -86,7 +86,7 @@ class Generate(Strategy):
             kind=kind.ravel(),
             gap=gap.ravel(),
             weight=np.tile((np.arange(length) > 0).astype(np.float32), n),
-            moment=np.full(n * length, -1, np.int16),
+            moment=np.zeros(n * length, np.int16),  # the popularity that they were drawn under
             wish=np.zeros((n * length, WISHES), np.int32),
             surface=self.new.surface[like].ravel(),
         )

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from recsys.batches import Batch
+from recsys.losses import NextItem
 from recsys.towers import Towers
-from training.strategies.base import Update
 
 Gradient = dict[str, Tensor]
 """By the name of the parameter; of the tables sparse and coalesced."""
@@ -20,16 +20,14 @@ def gradient(towers: Towers) -> Gradient:
     }
 
 
-def gradient_of(towers: Towers, batch: Batch, update: Update) -> Gradient:
-    """Return the gradient of the task's loss on a batch; that which the towers hold stays."""
+def gradient_of(towers: Towers, batch: Batch, objective: NextItem) -> Gradient:
+    """Return the gradient of an objective on a batch; that which the towers hold stays."""
     held = {name: p.grad for name, p in towers.named_parameters()}
-    touched = update.objective.touched
     towers.zero_grad(set_to_none=True)
-    update.objective(towers, batch).backward()
+    objective(towers, batch).backward()
     found = gradient(towers)
     for name, p in towers.named_parameters():
         p.grad = held[name]
-    update.objective.touched = touched
     return found
 
 

@@ -1,6 +1,7 @@
 """What surprised counts more: an example's weight follows how wrong the parent was about it, within bounds.
 
-Near to importance sampling by loss (Katharopoulos & Fleuret, ICML 2018), whose bound it keeps: noise is surprising, too.
+After importance sampling by loss (Katharopoulos & Fleuret, ICML 2018), but without its correction: they weigh what is drawn more often
+less, so that the objective stays; here it is the objective that changes. Bounded, for noise is surprising, too.
 """
 
 from dataclasses import replace
@@ -14,7 +15,7 @@ from training.strategies.base import Strategy, Update
 
 
 class Surprise(Strategy):
-    """Weigh each example by (its loss / the batch's mean)^strength, between 1/most and most; a batch weighs as much as before."""
+    """Weigh each example by a multiple of its loss^strength, between 1/most and most; the one with which a batch weighs as before."""
 
     name = "surprise"
 
@@ -31,6 +32,15 @@ class Surprise(Strategy):
             return batch
         with torch.no_grad():
             wrong = confusion(update.parent, batch, drawn(update.known, 500, update).to(batch.item.device), update)
-        counts = (wrong / wrong.mean().clamp(min=1e-9)).pow(self.strength).clamp(1 / self.most, self.most)
-        weight = batch.weight * counts[:, None]
-        return replace(batch, weight=weight * (batch.weight.sum() / weight.sum().clamp(min=1e-9)))
+        counts = within((wrong / wrong.max().clamp(min=1e-9)).pow(self.strength).clamp(min=1e-30), batch.weight.sum(1), self.most)
+        return replace(batch, weight=batch.weight * counts[:, None])
+
+
+def within(counts: torch.Tensor, weight: torch.Tensor, most: float) -> torch.Tensor:
+    """Return c * counts for the c with which, cut to 1/most and most, they leave the sum of `weight` as it is: (B,), (B,) -> (B,)."""
+    low, high = 1 / most / counts.max(), most / counts.min()
+    for _ in range(40):
+        middle = low.sqrt() * high.sqrt()
+        less = ((middle * counts).clamp(1 / most, most) * weight).sum() < weight.sum()
+        low, high = torch.where(less, middle, low), torch.where(less, high, middle)
+    return (high * counts).clamp(1 / most, most)
