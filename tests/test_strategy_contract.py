@@ -222,6 +222,14 @@ def test_all_that_go_together_run_at_once(left: tuple[str, ...], story: Story, f
     assert all(torch.isfinite(value).all() for value in weights(updated(first, story, 2)).values())
 
 
+@pytest.mark.parametrize("pair", [("ader(size=30)", "partial"), ("agem(samples=16)", "ewc(samples=10)"), ("soup", "ewc(importance=si)")])
+def test_the_order_of_a_list_settles_nothing(pair: tuple[str, str], story: Story, knowing: Candidate) -> None:
+    one, other = (updated(knowing, story, 1, "+".join(names)) for names in (pair, pair[::-1]))
+    assert same(one, other)
+    assert one.notes == other.notes
+    assert "ader" not in str(pair) or one.notes["loss/ader"] > 0
+
+
 def test_the_strategy_that_the_readme_adds_is_found_and_works(
     story: Story, fitted: Callable[[str], Candidate], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
