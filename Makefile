@@ -31,9 +31,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	@$(BIN)/python -m recsys.cli demo
 
-# a file's tests stay in one process: they share what they have set up
+# a file's tests stay in one process: they share what they have set up; three on two cores, for much of a test is waiting for servers
 test: install
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: install
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . && $(BIN)/python -m mypy
