@@ -1,7 +1,8 @@
 """A table and a picture of a run of `recsys evaluate`: python -m benchmarks.strategies RESULTS.json --out NAME.
 
 Writes benchmarks/results/NAME.json (what the table shows, and what was asked) and docs/NAME.svg (quality against the time of an update),
-and prints the table, each method against the run's baseline.
+and prints the table, each method against the run's baseline. With --keep the rows that are there already, and that the run did not ask for,
+stay: some methods measured anew.
 """
 
 import argparse
@@ -18,6 +19,9 @@ from recsys.files import write_atomically
 ROOT = Path(__file__).parents[1]
 
 DEFAULT = "replay+ewc"
+
+ABOUT = ("command", "machine", "versions", "started", "baseline", "settings")
+"""What is kept of the results beside the rows."""
 
 FAR = 5.0
 """Points of quality. In the picture are strategies by themselves, the default, and compositions that nothing beats, no further off.
@@ -68,13 +72,25 @@ def main() -> None:
     wanted.add_argument("--out", default="strategies")
     wanted.add_argument("--second", default="ndcg", help="the measure beside recall, such as mrr")
     wanted.add_argument("--seconds", default="last", choices=SECONDS, help="of the last update, or of the median one")
+    wanted.add_argument(
+        "--keep", action="store_true", help="keep the rows of NAME.json that these results have not; its baseline stays too"
+    )
     asked = wanted.parse_args()
     results = json.loads(asked.results.read_text())
     k = results["ks"][-1]
     first, second = f"recall@{k}", f"{asked.second}@{k}"
     rows = {name: row(found, first, second, asked.seconds) for name, found in results["methods"].items()}
-    kept = {name: results[name] for name in ("command", "machine", "versions", "started", "baseline", "settings")}
-    write_atomically(ROOT / f"benchmarks/results/{asked.out}.json", json.dumps({**kept, "methods": rows}, indent=1) + "\n")
+    kept, path = {name: results[name] for name in ABOUT}, ROOT / f"benchmarks/results/{asked.out}.json"
+    if asked.keep:
+        before = json.loads(path.read_text())
+        anew = {name: found for name, found in rows.items() if name != before["baseline"]}
+        again = {"methods": list(anew), **kept}
+        kept = {
+            **{name: value for name, value in before.items() if name != "methods"},
+            "measured again": [*before.get("measured again", ()), again],
+        }
+        rows = before["methods"] | anew
+    write_atomically(path, json.dumps({**kept, "methods": rows}, indent=1) + "\n")
     points = [Point(name, 0, float(values[first] or 0), x=values["seconds"]) for name, values in rows.items() if values["seconds"]]
     best = {point.name for point in pareto(points)}
     shown = [point for point in points if point.name in best | {DEFAULT} or point.name.isidentifier()]
