@@ -130,6 +130,21 @@ def _options(name: str) -> list[Any]:
     return list(command.params)
 
 
+def test_strategies_says_which_there_are_with_their_settings_and_all_about_one(run: Run) -> None:
+    from training.strategies import STRATEGIES
+
+    told = json.loads(run("strategies", "--json").out)["strategies"]
+    assert [each["name"] for each in told] == sorted(STRATEGIES)
+    table = run("strategies").out
+    assert all(f"{key}={setting['default']}" in table for each in told for key, setting in each["settings"].items())
+    both = run("strategies", "heads+agem").out
+    assert "least: a whole number; 100 where nothing is said" in both
+    assert "not beside adapters: " in both
+    assert "not beside model.objective = next_session: " in both
+    assert "not beside generate: there is no memory to ask" in both, "also what the other says"
+    assert "did you mean 'replay'" in run("strategies", "reply").err
+
+
 def test_help_is_quick_for_torch_stays_out() -> None:
     code = "import sys, recsys.cli; sys.exit('torch' in sys.modules or 'faiss' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

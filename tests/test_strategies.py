@@ -87,7 +87,7 @@ def test_a_list_composes_in_any_order():
         ("replay(share='much')", "replay.share takes a finite number; got 'much'"),
         ("replay(share=1/3)", "a finite number; got 1/3"),
         ("replay(share=0.3, share=0.7)", "replay.share stands twice; say it once"),
-        ("replay(0.3)", "settings are written by name, such as replay(share=0.5); got '0.3'"),
+        ("replay(0.3)", "settings are written by name, such as replay(share=...); got '0.3'"),
         ("replay(size=1.5)", "replay.size takes a whole number; got 1.5"),
         ("partial(buckets=True)", "partial.buckets takes a whole number; got True"),
         ("replay(by=3)", "replay.by takes a word; got 3"),
@@ -135,6 +135,24 @@ def test_every_setting_has_a_type_that_is_checked_and_a_default():
             with pytest.raises(BadInput, match=rf"{name}\.{setting} takes {TYPES[about.type]}; got {re.escape(wrong[about.type])}"):
                 parse(f"{name}({setting}={wrong[about.type]})")
             parse(f"{name}({setting}={about.default})")
+
+
+def test_a_setting_may_be_needed_and_its_type_unsaid_or_a_text(monkeypatch):
+    class Odd(STRATEGIES["naive"]):
+        name = "odd"
+
+        def __init__(self, much: "float", what=None):
+            self.much, self.what = much, what
+
+    monkeypatch.setitem(STRATEGIES, "odd", Odd)
+    assert [vars(part) for part in parse("odd(much=2, what=[1])").parts] == [{"much": 2, "what": [1]}]
+    for wrong, says in (
+        ("odd", "odd needs much; write odd(much=...)"),
+        ("odd(much=few)", "odd.much takes a finite number; got few"),
+        ("odd(much=1, what=1e999)", "odd.what takes a finite number; got 1e999"),
+    ):
+        with pytest.raises(BadInput, match=re.escape(says)):
+            parse(wrong)
 
 
 def test_the_documentation_has_every_setting_and_its_default():

@@ -73,16 +73,17 @@ def strategies(
     They are what --strategy of `recsys update` takes, update.strategy in a config file, and --methods of `recsys evaluate`.
     """
     from training.strategies import STRATEGIES, parse
-    from training.strategies.settings import TYPES, settings_of
+    from training.strategies.settings import NEEDED, TYPES, settings_of
 
     chosen = [part.name for part in parse(names).parts] if names else sorted(STRATEGIES)
     about, table = list[dict[str, Any]](), Table("strategy", "settings", "what it does", box=None, padding=(0, 2, 1, 0))
     for kind in (STRATEGIES[name] for name in chosen):
         settings, does = settings_of(kind), inspect.getdoc(kind) or ""
         apart = kind.excludes | {other.name: other.excludes[kind.name] for other in STRATEGIES.values() if kind.name in other.excludes}
-        told = {key: {"type": TYPES.get(each.type, "anything"), "default": each.default} for key, each in settings.items()}
+        usual = {key: None if each.default is NEEDED else each.default for key, each in settings.items()}
+        told = {key: {"type": TYPES.get(each.type, "anything"), "default": usual[key]} for key, each in settings.items()}
         about.append({"name": kind.name, "does": does, "settings": told, "not beside": apart, "needs next_item": kind.by_event or None})
-        table.add_row(kind.name, "\n".join(f"{key}={each.default}" for key, each in settings.items()), escape(does.split("\n\n")[0]))
+        table.add_row(kind.name, "\n".join(f"{key}={value}" for key, value in usual.items()), escape(does.split("\n\n")[0]))
     show({"strategies": about}, json, *(map(_told, about) if names else [table]))
 
 

@@ -14,15 +14,18 @@ TYPES: dict[Any, str] = {int: "a whole number", float: "a finite number", bool: 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its type, as the constructor says it, and what it is where nobody says."""
+    """One setting: its type, as the constructor says it, and what it is where nobody says; NEEDED where somebody must."""
 
     type: Any
     default: Any
 
 
+NEEDED = inspect.Parameter.empty
+
+
 def settings_of(kind: type[Strategy]) -> dict[str, Setting]:
     """Return the settings of a strategy by name, in their order."""
-    given = inspect.signature(kind).parameters.values()
+    given = inspect.signature(kind, eval_str=True).parameters.values()
     return {each.name: Setting(each.annotation, each.default) for each in given if each.kind is each.POSITIONAL_OR_KEYWORD}
 
 
@@ -33,12 +36,13 @@ def read_settings(kind: type[Strategy], written: str) -> dict[str, Any]:
         name, equals, text = (piece.strip() for piece in part.partition("="))
         if name not in known:
             if not equals and known:
-                first, setting = next(iter(known.items()))
-                raise BadInput(f"settings are written by name, such as {kind.name}({first}={setting.default!r}); got {part!r}")
+                raise BadInput(f"settings are written by name, such as {kind.name}({next(iter(known))}=...); got {part!r}")
             raise BadInput(f"{kind.name} has no setting {name!r}; {nearest(name, known) if known else 'it has none'}")
         if name in found:
             raise BadInput(f"{kind.name}.{name} stands twice; say it once")
         found[name] = _value(f"{kind.name}.{name}", text, known[name].type)
+    if missing := [name for name, setting in known.items() if setting.default is NEEDED and name not in found]:
+        raise BadInput(f"{kind.name} needs {' and '.join(missing)}; write {kind.name}({missing[0]}=...)")
     return found
 
 
@@ -49,5 +53,5 @@ def _value(what: str, text: str, type: Any) -> Any:
         value = {"true": True, "false": False}.get(text.lower(), text)
     fits = isinstance(value, (int, float) if type is float else type) if type in TYPES else True
     if not fits or (isinstance(value, bool) and type in (int, float)) or (isinstance(value, float) and not math.isfinite(value)):
-        raise BadInput(f"{what} takes {TYPES[type]}; got {text or 'nothing'}")
+        raise BadInput(f"{what} takes {TYPES.get(type, 'a finite number')}; got {text or 'nothing'}")
     return value
