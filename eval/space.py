@@ -1,11 +1,11 @@
 """Which values of which settings are searched: "nearest=100..1000,fading=0.5..8log,model.encoder=gru|mean"."""
 
-import ast
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval import baselines, names
 from recsys.errors import BadInput
+from recsys.written import read_value
 
 if TYPE_CHECKING:
     import optuna
@@ -107,18 +107,11 @@ def _range(name: str, values: str) -> Range:
     if ".." not in values:
         if "|" not in values:
             raise wrong
-        return Range(choices=tuple(_value(value.strip()) for value in values.split("|")))
-    low, high = (_value(end.strip()) for end in values.removesuffix("log").split("..", 1))
+        return Range(choices=tuple(read_value(value.strip()) for value in values.split("|")))
+    low, high = (read_value(end.strip()) for end in values.removesuffix("log").split("..", 1))
     if not all(isinstance(end, (int, float)) for end in (low, high)):
         raise wrong
     log = values.endswith("log")
     if not low < high or (log and low <= 0):
         raise BadInput(f"{name}={values}: the low end must be below the high one{', and above 0 for a logarithm' if log else ''}")
     return Range(low, high, log)
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

@@ -1,6 +1,5 @@
 """A search for good settings that never sees a test window: Optuna over one method, on the last windows before the first test."""
 
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -74,9 +73,10 @@ class Search:
 def _usual(strategy: str) -> dict[str, Any]:
     """Return the settings of a strategy that hold when nothing is said; none where it is no strategy."""
     from training.strategies import STRATEGIES
+    from training.strategies.settings import NEEDED, settings_of
 
-    made = inspect.signature(STRATEGIES[strategy]).parameters.values() if strategy in STRATEGIES else ()
-    return {one.name: one.default for one in made if one.default is not one.empty}
+    known = settings_of(STRATEGIES[strategy]) if strategy in STRATEGIES else {}
+    return {name: setting.default for name, setting in known.items() if setting.default is not NEEDED}
 
 
 @dataclass

@@ -83,25 +83,25 @@ def test_a_list_composes_in_any_order():
         ("agem+gem", "agem and gem do not go together: both project"),
         ("replay+generate", "generate and replay do not go together: there is no past to replay"),
         ("soup+ema", "soup and ema do not go together: both say where"),
-        ("replay(share=)", "replay.share takes a finite number; got nothing"),
+        ("replay(share=)", "replay.share takes a finite number; got ''"),
         ("replay(share='much')", "replay.share takes a finite number; got 'much'"),
-        ("replay(share=1/3)", "a finite number; got 1/3"),
+        ("replay(share=1/3)", "a finite number; got '1/3'"),
         ("replay(share=0.3, share=0.7)", "replay.share stands twice; say it once"),
-        ("replay(0.3)", "settings are written by name, such as replay(share=...); got '0.3'"),
+        ("replay(0.3)", "settings are written by name, replay(name=value); got '0.3'"),
         ("replay(size=1.5)", "replay.size takes a whole number; got 1.5"),
         ("partial(buckets=True)", "partial.buckets takes a whole number; got True"),
         ("replay(by=3)", "replay.by takes a word; got 3"),
         ("replay(by=herd)", "did you mean 'herding'"),
         ("REPLY", "did you mean 'replay'"),
-        ("ewc(strength=1e999)", "ewc.strength takes a finite number; got 1e999"),
-        ("ewc(strength=nan)", "a finite number; got nan"),
+        ("ewc(strength=1e999)", "ewc.strength takes a finite number; got inf"),
+        ("ewc(strength=nan)", "a finite number; got 'nan'"),
         ("ewc(strength=True)", "a finite number; got True"),
         ("ewc+ewc", "stands twice"),
         ("replay(", "'replay(' is no strategy"),
         ("", "a strategy has no name in ''"),
         ("replay++ewc", "a strategy has no name in 'replay++ewc'"),
         ("naive(x=1)", "it has none"),
-        ("naive(1)", "it has none"),
+        ("naive(1)", "written by name, naive(name=value); got '1'"),
         ("ewc(strength=-1)", "0 or more; got -1"),
         ("ewc(gamma=2)", "from 0 to 1; got 2"),
         ("ewc(samples=0)", "1 or more; got 0"),
@@ -132,7 +132,7 @@ def test_every_setting_has_a_type_that_is_checked_and_a_default():
     wrong = {int: "1.5", float: "x", bool: "2", str: "3"}
     for name, kind in STRATEGIES.items():
         for setting, about in settings_of(kind).items():
-            with pytest.raises(BadInput, match=rf"{name}\.{setting} takes {TYPES[about.type]}; got {re.escape(wrong[about.type])}"):
+            with pytest.raises(BadInput, match=rf"{name}\.{setting} takes {TYPES[about.type]}; got "):
                 parse(f"{name}({setting}={wrong[about.type]})")
             parse(f"{name}({setting}={about.default})")
 
@@ -148,8 +148,8 @@ def test_a_setting_may_be_needed_and_its_type_unsaid_or_a_text(monkeypatch):
     assert [vars(part) for part in parse("odd(much=2, what=[1])").parts] == [{"much": 2, "what": [1]}]
     for wrong, says in (
         ("odd", "odd needs much; write odd(much=...)"),
-        ("odd(much=few)", "odd.much takes a finite number; got few"),
-        ("odd(much=1, what=1e999)", "odd.what takes a finite number; got 1e999"),
+        ("odd(much=few)", "odd.much takes a finite number; got 'few'"),
+        ("odd(much=1, what=1e999)", "odd.what takes a finite number; got inf"),
     ):
         with pytest.raises(BadInput, match=re.escape(says)):
             parse(wrong)

@@ -13,6 +13,7 @@ from eval.results import report
 from eval.towers import TowersMethod
 from recsys.errors import BadInput
 from recsys.events import milliseconds
+from training.strategies import parse
 
 
 def test_towers_refuse_a_lesson_that_does_not_follow():
@@ -122,6 +123,12 @@ def test_window_learns_the_newest_windows_alone_and_does_not_recommend_what_they
     assert len(recent) < len(lesson.vocab) - 1
 
 
+def test_strategies_are_written_here_as_an_update_takes_them():
+    for name in ("replay(by=recent, share=.3)+adapters(items=false)", "replay(by='recent')"):
+        assert [method.name for method in methods(name, TINY)] == [name]
+        assert parse(name).parts[0].by == "recent"
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -132,7 +139,10 @@ def test_window_learns_the_newest_windows_alone_and_does_not_recommend_what_they
         ("retrain+naive", "no strategy"),
         ("retrain(every=0)", "a whole number from 1 on; got 0"),
         ("frozen(n=2)", "it has none"),
-        ("window(n=many)", "is not a value"),
+        ("window(n=many)", "a whole number from 1 on; got 'many'"),
+        ("window(n=1, n=2)", "window.n stands twice"),
+        ("window(3)", r"written by name, window\(name=value\); got '3'"),
+        ("naive++ewc", "cannot read the method ''"),
         ("naive)", "cannot read"),
     ],
 )

@@ -13,8 +13,9 @@ from recsys.batches import Batch, Examples
 from recsys.errors import BadInput, nearest
 from recsys.settings import Settings
 from recsys.towers import Towers
+from recsys.written import cut
 from training.strategies.base import Strategy, Update
-from training.strategies.settings import read_settings
+from training.strategies.settings import checked_settings
 
 __all__ = ["STRATEGIES", "Composed", "Strategy", "Update", "chosen", "parse", "stripped", "without"]
 
@@ -93,7 +94,7 @@ class Composed(Strategy):
 
 def parse(expression: str) -> Composed:
     """Build strategies from text such as "replay(share=0.3)+ewc"."""
-    parts = [_one(text, expression) for text in _split(expression)]
+    parts = [_one(text, expression) for text in cut(expression, "+")]
     names = [part.name for part in parts]
     if len(set(names)) != len(names):
         raise BadInput(f"a strategy stands twice in {expression!r}; name each once")
@@ -135,16 +136,12 @@ def _each(state: dict[str, Tensor], left: Callable[[type[Strategy], dict[str, Te
     return found
 
 
-def _split(expression: str) -> list[str]:
-    return re.split(r"\+(?![^()]*\))", expression)
-
-
 def _one(text: str, expression: str) -> Strategy:
     match = _PART.fullmatch(text)
     if match is None:
-        came = f"{text.strip()!r} is no strategy" if text.strip() else f"a strategy has no name in {expression!r}"
+        came = f"{text!r} is no strategy" if text else f"a strategy has no name in {expression!r}"
         raise BadInput(f'{came}; write it like replay or "replay(share=0.3)+ewc"')
     name = match[1]
     if name not in STRATEGIES:
         raise BadInput(f"there is no strategy {name!r}; {nearest(name, STRATEGIES)}")
-    return STRATEGIES[name](**read_settings(STRATEGIES[name], match[2] or ""))
+    return STRATEGIES[name](**checked_settings(STRATEGIES[name], match[2] or ""))
