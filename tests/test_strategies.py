@@ -80,6 +80,8 @@ def test_a_list_composes_in_any_order():
         ("generate(share=1)", "more than 0 and less than 1; got 1"),
         ("generate(sessions=0)", "1 or more; got 0"),
         ("generate(length=1)", "2 or more; got 1"),
+        ("generate(times=0)", "for each new one, more than 0; got 0"),
+        ("generate(temperature=0)", "nearer to 0 for the likeliest; got 0"),
         ("agem+gem", "agem and gem do not go together: both project"),
         ("replay+generate", "generate and replay do not go together: there is no past to replay"),
         ("soup+ema", "soup and ema do not go together: both say where"),

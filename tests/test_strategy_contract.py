@@ -35,7 +35,7 @@ TINY = {
     "update.epochs": 1, "update.memory": 100, "training.batch_size": 64,
 }  # fmt: skip
 SMALLER = {
-    "ewc": "samples=10", "der": "size=50, items=8", "ader": "size=30", "agem": "samples=16", "gem": "samples=8", "generate": "sessions=40",
+    "ewc": "samples=10", "der": "size=50, items=8", "ader": "size=30", "agem": "samples=16", "gem": "samples=8", "generate": "times=9",
     "heads": "least=5",
 }  # fmt: skip
 ALL = {name: f"{name}({SMALLER.get(name, '')})" for name in sorted(STRATEGIES)}

@@ -422,21 +422,54 @@ def test_what_is_made_up_is_what_the_parent_would_say() -> None:
     update.known = 5
     with torch.no_grad():
         update.objective.log_share[0, 1:5] = torch.log(torch.tensor([0.7, 0.1, 0.1, 0.1]))
-    made = Generate(sessions=2000, length=3)
+    lessons = lessons.take(np.arange(2000) % 2)
+    made = Generate(length=3, times=1)
     made.select(lessons, update)
     item = made.past.item.reshape(-1, 3)
     assert set(item.ravel()) == {1, 2, 3, 4}, "none that the parent did not know, not even the unknown item"
     assert all(len(set(session)) == 3 for session in item.tolist())
     assert np.bincount(item[:, 0], minlength=5)[1] / 2000 == pytest.approx(0.7, abs=0.04)
-    expected = _chances(update, item[:, 0] == 1)
+    expected = _chances(update)
     found = np.bincount(item[item[:, 0] == 1][:, 1], minlength=5)[1:] / (item[:, 0] == 1).sum()
     np.testing.assert_allclose(found, expected, atol=0.05)
     assert made.past.weight.reshape(-1, 3).tolist() == [[0, 1, 1]] * 2000
     assert set(made.past.whose) == {0}
     mixed = made.mix(batch(lessons), update)
-    assert len(mixed) == 4
+    assert len(mixed) == 2 * len(lessons), "a half of the batch"
     assert generate.Generate.private
     assert set(made.past.moment) == {0}, "it is learned under the popularity that it was drawn under"
+
+
+def test_as_much_is_made_up_as_is_asked_for_as_long_as_what_is_new() -> None:
+    _, update, _ = remembering(4)
+    update.known = 5
+    short, long = [0, 1], [0, 0, 1, 1, 1, 1, 1, 1]  # one event to be foretold, six, of which three fit
+    weight = np.array(short * 300 + long * 100, np.float32)
+    start = np.cumsum([0] + [2] * 300 + [8] * 100)
+    zeros = np.zeros(len(weight), np.int8)
+    new = without_wishes(start, np.ones(len(weight), np.int32), zeros, zeros, weight, zeros.astype(np.int16))
+    for settings, expected in (({}, 1600), ({"times": 0.5}, 200), ({"sessions": 90}, 90)):
+        made = Generate(**settings)
+        assert made.select(new, update) is new
+        assert len(made.past) == expected
+        assert set(made.past.lengths) == {2, 4}, "a session of the items that there are, none twice"
+        assert np.mean(made.past.lengths == 2) == pytest.approx(0.75, abs=0.15)
+        assert made.past.item[made.past.start[:-1]].min() > 0
+        assert all(len(set(session)) == len(session) for session in np.split(made.past.item, made.past.start[1:-1]))
+        assert np.array_equal(np.flatnonzero(made.past.weight == 0), made.past.start[:-1])
+
+
+@pytest.mark.parametrize("temperature", [4.0, 8.0])
+def test_hotter_is_less_sure(temperature: float) -> None:
+    _, update, lessons = remembering(4)
+    update.known = 5
+    made = Generate(times=2000, length=2, temperature=temperature)
+    made.select(lessons, update)
+    item = made.past.item.reshape(-1, 2)
+    after = np.bincount(item[item[:, 0] == 1][:, 1], minlength=5)[1:]
+    chances = _chances(update) ** (1 / temperature)
+    assert chances.max() < 0.9 * chances.sum()
+    np.testing.assert_allclose(after / after.sum(), chances / chances.sum(), atol=0.06)
 
 
 @pytest.mark.parametrize("popularity", [1.0, 0.0, -0.5])
@@ -452,7 +485,7 @@ def test_what_is_made_up_is_read_forwards_and_of_items_that_there_are(popularity
     assert made.past.gap.max() < N_GAPS
 
 
-def _chances(update: Update, first: np.ndarray) -> np.ndarray:
+def _chances(update: Update) -> np.ndarray:
     """Return how likely each item comes after item 1, by the softmax of the parent's scores without it."""
     assert update.parent is not None
     parent = update.parent

@@ -22,8 +22,9 @@ class Generate(Strategy):
 
     A release of such a strategy holds no session of anybody: neither a replay memory nor the neighbours' sessions, nor what another
     strategy had kept. Figures of items stay (first and last seen, popularity, the mean vector of who went on to it), and older releases
-    keep what they hold. What an event was and how long after the last is drawn from the new sessions. share: of a batch; sessions: made
-    up for an update; length: their items.
+    keep what they hold. What an event was, how long after the last, and how many there are is drawn from the new sessions. share: of a
+    batch; times: how many are made up for each new one, so that none is learned by heart; sessions: made up for an update, at most;
+    length: their items, at most; temperature: below 1 the parent makes up what it is surer of.
     """
 
     name = "generate"
@@ -36,14 +37,18 @@ class Generate(Strategy):
         "der": "it keeps sessions, and none may be kept",
     }
 
-    def __init__(self, share: float = 0.5, sessions: int = 2000, length: int = 10):
+    def __init__(self, share: float = 0.5, times: float = 4.0, sessions: int = 100000, length: int = 10, temperature: float = 1.0):
         if not 0 < share < 1:
             raise BadInput(f"generate.share is the made-up part of a batch, more than 0 and less than 1; got {share}")
+        if times <= 0:
+            raise BadInput(f"generate.times is how many sessions are made up for each new one, more than 0; got {times}")
         if sessions < 1:
-            raise BadInput(f"generate.sessions is how many are made up, 1 or more; got {sessions}")
+            raise BadInput(f"generate.sessions is how many are made up at most, 1 or more; got {sessions}")
         if length < 2:
-            raise BadInput(f"generate.length is how many items a made-up session has, 2 or more; got {length}")
-        self.share, self.sessions, self.length = share, sessions, length
+            raise BadInput(f"generate.length is how many items a made-up session has at most, 2 or more; got {length}")
+        if temperature <= 0:
+            raise BadInput(f"generate.temperature is 1 for what the parent finds likely, nearer to 0 for the likeliest; got {temperature}")
+        self.share, self.times, self.sessions, self.length, self.temperature = share, times, sessions, length, temperature
         self.new, self.past = Examples.none(), Examples.none()
 
     def select(self, examples: Examples, update: Update) -> Examples:
@@ -62,33 +67,40 @@ class Generate(Strategy):
 
     @torch.no_grad()
     def _made_up(self, parent: Towers, update: Update) -> Examples:
-        """Return sessions that the parent draws: the first item by how popular it is, each next by its own score, none twice."""
-        rng, n, length = update.rng, self.sessions, min(self.length, parent.users.place.num_embeddings)
+        """Return sessions that the parent draws: the first item by how popular it is, each next by its own score, none twice.
+
+        They are as long as the new ones, so that they count for their share of a batch and not for more.
+        """
+        rng, most = update.rng, min(self.length, parent.users.place.num_embeddings, update.known - 1)
+        n = max(1, min(self.sessions, round(self.times * len(self.new))))
+        taught = np.add.reduceat(self.new.weight > 0, self.new.start[:-1], dtype=np.int64)
+        length = np.sort(np.clip(rng.choice(taught, n) + 1, 2, most))[::-1]  # the longest stand first
+        start, longest = np.append(0, np.cumsum(length)), int(length[0])
         liked, forwards = self.new.weight > 0, self.new.gap < N_GAPS  # what is made up is read forwards, as the parent makes it up
-        like = rng.choice(np.flatnonzero(liked & forwards if (liked & forwards).any() else liked), (n, length))
-        kind, gap, where = self.new.kind[like], self.new.gap[like], self.new.surface[like]
+        like = rng.choice(np.flatnonzero(liked & forwards if (liked & forwards).any() else liked), (n, longest))
+        item, kind, gap, where = np.zeros_like(like), self.new.kind[like], self.new.gap[like], self.new.surface[like]
         gap[:, 0] = 0
-        popular = update.objective.log_share[0, : update.known].double()
-        vectors, item = parent.items(torch.arange(update.known)), np.zeros((n, length), np.int64)
-        for some in np.array_split(np.arange(n), -(-n * update.known // CELLS)):
-            told = item[some], kind[some], gap[some], where[some]
-            seen = np.arange(update.known) == np.zeros((len(some), 1))  # row 0 is no item
-            for place in range(length):
-                scores = _next(parent, vectors, *told, place, popular) if place else popular.expand(len(some), -1)
-                chance = np.where(seen, -np.inf, scores.numpy())
-                told[0][:, place] = np.argmax(chance - np.log(-np.log(rng.random(chance.shape))), axis=1)  # by the softmax (Gumbel)
-                seen[np.arange(len(some)), told[0][:, place]] = True
-            item[some] = told[0]
+        vectors, popular = parent.items(torch.arange(update.known)), update.objective.log_share[0, : update.known]
+        item[:, 0] = 1 + rng.choice(update.known - 1, n, p=popular[1:].double().softmax(0).numpy())
+        for place in range(1, longest):
+            going_on = np.arange(np.count_nonzero(length > place))
+            for some in np.array_split(going_on, -(-len(going_on) * update.known // CELLS)):
+                scores = _next(parent, vectors, item[some], kind[some], gap[some], where[some], place, popular)
+                scores /= self.temperature
+                scores[:, 0] = -torch.inf  # no item
+                scores.scatter_(1, torch.from_numpy(item[some, :place]), -torch.inf)
+                item[some, place] = _drawn(scores, rng)
+        inside = np.arange(longest) < length[:, None]
         return Examples(
-            start=np.arange(0, n * length + 1, length),
+            start=start,
             whose=np.zeros(n, np.uint64),
-            item=item.astype(np.int32).ravel(),
-            kind=kind.ravel(),
-            gap=gap.ravel(),
-            weight=np.tile((np.arange(length) > 0).astype(np.float32), n),
-            moment=np.zeros(n * length, np.int16),  # the popularity that they were drawn under
-            wish=np.zeros((n * length, WISHES), np.int32),
-            surface=self.new.surface[like].ravel(),
+            item=item[inside].astype(np.int32),
+            kind=kind[inside],
+            gap=gap[inside],
+            weight=np.broadcast_to(np.arange(longest) > 0, inside.shape)[inside].astype(np.float32),
+            moment=np.zeros(start[-1], np.int16),  # the popularity that they were drawn under
+            wish=np.zeros((start[-1], WISHES), np.int32),
+            surface=where[inside],
         )
 
 
@@ -99,4 +111,11 @@ def _next(
     told = [torch.from_numpy(column[:, :place].astype(np.int64)) for column in (item, kind, gap)]
     asked = torch.from_numpy(where[:, 1 : place + 1].astype(np.int64))
     users = parent.users(vectors[told[0]], told[1], told[2], asked)[:, -1]
-    return parent.scale().double() * (users @ vectors.T).double() + parent.popularity.double() * popular
+    return torch.addmm(parent.popularity * popular, users * parent.scale(), vectors.T)
+
+
+def _drawn(scores: Tensor, rng: np.random.Generator) -> np.ndarray:
+    """Return a row of each (n, known), drawn by the softmax of its scores: (n,)."""
+    reached = scores.sub_(scores.amax(1, keepdim=True)).exp_().cumsum(1, dtype=torch.float64)
+    wanted = torch.from_numpy(rng.random(len(scores))[:, None]) * reached[:, -1:]
+    return torch.searchsorted(reached, wanted, right=True)[:, 0].clamp(max=scores.shape[1] - 1).numpy()
