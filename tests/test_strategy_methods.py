@@ -423,7 +423,7 @@ def test_what_is_made_up_is_what_the_parent_would_say() -> None:
     with torch.no_grad():
         update.objective.log_share[0, 1:5] = torch.log(torch.tensor([0.7, 0.1, 0.1, 0.1]))
     lessons = lessons.take(np.arange(2000) % 2)
-    made = Generate(length=3, times=1)
+    made = Generate(length=3, times=1, temperature=1)
     made.select(lessons, update)
     item = made.past.item.reshape(-1, 3)
     assert set(item.ravel()) == {1, 2, 3, 4}, "none that the parent did not know, not even the unknown item"

@@ -24,7 +24,8 @@ class Generate(Strategy):
     strategy had kept. Figures of items stay (first and last seen, popularity, the mean vector of who went on to it), and older releases
     keep what they hold. What an event was, how long after the last, and how many there are is drawn from the new sessions. share: of a
     batch; times: how many are made up for each new one, so that none is learned by heart; sessions: made up for an update, at most;
-    length: their items, at most; temperature: below 1 the parent makes up what it is surer of.
+    length: their items, at most; temperature: below 1 the parent makes up what it is surer of. What is drawn at 1 blurs what is
+    known, update by update.
     """
 
     name = "generate"
@@ -37,7 +38,7 @@ class Generate(Strategy):
         "der": "it keeps sessions, and none may be kept",
     }
 
-    def __init__(self, share: float = 0.5, times: float = 4.0, sessions: int = 100000, length: int = 10, temperature: float = 1.0):
+    def __init__(self, share: float = 0.5, times: float = 4.0, sessions: int = 100000, length: int = 10, temperature: float = 0.7):
         if not 0 < share < 1:
             raise BadInput(f"generate.share is the made-up part of a batch, more than 0 and less than 1; got {share}")
         if times <= 0:
