@@ -84,12 +84,14 @@ def main() -> None:
     asked = wanted.parse_args()
     results = json.loads(asked.results.read_text())
     timed = json.loads(asked.timed.read_text()) if asked.timed else results
+    if untimed := sorted(results["methods"].keys() - timed["methods"].keys()):
+        wanted.error(f"{asked.timed} has no seconds of {', '.join(untimed)}; name results that hold every method of {asked.results}")
     k = results["ks"][-1]
     first, second = f"recall@{k}", f"{asked.second}@{k}"
     rows = {name: row(found, timed["methods"][name], first, second, asked.seconds) for name, found in results["methods"].items()}
     kept, path = {name: results[name] for name in ABOUT}, ROOT / f"benchmarks/results/{asked.out}.json"
     if asked.timed:
-        kept["seconds"] = {name: timed[name] for name in ABOUT}
+        kept["timed"] = {name: timed[name] for name in ("command", "machine", "started")}
     if asked.keep:
         before = json.loads(path.read_text())
         anew = {name: found for name, found in rows.items() if name != before["baseline"]}

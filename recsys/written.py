@@ -16,7 +16,7 @@ def read_value(text: str) -> Any:
     """Read what Python would write (3, 0.5, True, 'word'), true or false; anything else is a word. Nothing is run."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all that literal_eval may raise
         return {"true": True, "false": False}.get(text.lower(), text)
 
 

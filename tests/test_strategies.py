@@ -93,6 +93,7 @@ def test_a_list_composes_in_any_order():
         ("replay(size=1.5)", "replay.size takes a whole number; got 1.5"),
         ("partial(buckets=True)", "partial.buckets takes a whole number; got True"),
         ("replay(by=3)", "replay.by takes a word; got 3"),
+        ("replay(share={[]: 1})", "replay.share takes a finite number; got '{[]: 1}'"),
         ("replay(by=herd)", "did you mean 'herding'"),
         ("REPLY", "did you mean 'replay'"),
         ("ewc(strength=1e999)", "ewc.strength takes a finite number; got inf"),
