@@ -184,12 +184,14 @@ class EmbeddedRedis:
         self._supervisor = threading.Thread(target=self._supervise, args=(binary,), name="embedded-redis", daemon=True)
         self._supervisor.start()
         atexit.register(self.close)
+        pause = 0.002  # and longer each time: asked every 2 ms, a server on one core beside a busy process did not start in 30 s
         while not _answers(self.socket):
             if self._failure is not None:
                 raise RedisNotRunning(self._failure)
             if time.monotonic() > deadline:
                 raise RedisNotRunning(f"{binary} did not answer in time; see {self.folder / 'redis.log'}")
-            time.sleep(0.002)
+            time.sleep(pause)
+            pause = min(1.5 * pause, 0.1)
 
     def _choose(self, before: str | None) -> Path:
         """Pick a server binary of this machine: the one that wrote this folder if it is one, for an older one may not read its files."""

@@ -81,7 +81,7 @@ def redis_pid(home: Path) -> int:
     return json.loads((home / "redis" / "server.json").read_text())["pid"]
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 15.0) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it never came true"

@@ -19,7 +19,7 @@ from serving.embedded import EmbeddedRedis, RedisNotRunning, binaries
 BINARIES = list(binaries())
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it never came true"

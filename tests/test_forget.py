@@ -347,7 +347,7 @@ def test_a_server_completes_what_was_killed(home: Home, settings: Settings, monk
     command = [sys.executable, "-m", "recsys.cli", "serve", "--json", "--home", str(home.path), "--set", "store.look_seconds=0.1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as server:
         try:
-            for _ in range(300):
+            for _ in range(900):
                 if not Forgotten(home.forgotten).pending():
                     break
                 time.sleep(0.1)

@@ -1,6 +1,7 @@
 """The two requests that go past the framework get what the routes would say, to the letter."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +94,8 @@ def test_events_are_taken_or_refused_as_the_routes_do(api: httpx.Client, home: P
     stored(home)
     for kind in ("application/json", "application/json; charset=utf-8"):  # the second is for the routes
         answer = api.post("/v1/events", content=sent, headers={"content-type": kind})
-        answers.append((answer.status_code, {key: value for key, value in answer.json().items() if key != "request_id"}))
+        text = re.sub(r"[0-9]+ s in the future", "so many s in the future", answer.text)  # a second may pass between the two
+        answers.append((answer.status_code, {key: value for key, value in json.loads(text).items() if key != "request_id"}))
         events.append(stored(home))
     assert answers[0] == answers[1]
     assert events[0] == events[1]
