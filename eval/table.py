@@ -17,7 +17,7 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "release\nMB": lambda cost: f"{cost['release_bytes'] / 1e6:,.1f}",
 }
 
-DROPPED = ("peak\nMB", "release\nMB", "coverage", "last\ns", "answer\nCPU s", "hit_rate", "map", "ndcg")
+DROPPED = ("peak\nMB", "release\nMB", "coverage", "last\ns", "answer\nCPU s", "hit_rate", "map", "ndcg", "forgets")
 """What a narrow terminal is not shown, the first to go first; last: the seconds to learn the last window."""
 
 Column = tuple[str, list[str]]
@@ -38,6 +38,10 @@ def table(found: Mapping[str, Any], width: int = 120) -> Table:
     windows, seeds = len(found["windows"]), found.get("seeds", 1)
     over = f"{windows} window{'' if windows == 1 else 's'}" + (f" and {seeds} seeds" if seeds > 1 else "")
     about = f"ahead: recall@{k} minus that of {found['baseline']} in points, with its 95% interval; seconds are of all windows"
+    if "forgets" in columns:
+        about += "; forgets: points of it that the last release has lost on windows learned before"
+    elif any(method.get("forgetting") for method in found["methods"].values()) and "forgets" not in left_out:
+        about += "; what is forgotten shows from the third window on"
     made = Table(
         title=f"{found['protocol']}: mean of {over}, {targets:,} targets, quality in %",
         caption=about + (f"; too narrow here for {', '.join(left_out)}" if left_out else ""),
@@ -60,6 +64,7 @@ def _columns(found: Mapping[str, Any], k: int, several_wanted: bool) -> list[tup
         ("method", ("method", [escape(name) for name in found["methods"]])),
         *((name, (f"{name}\n@{k}", _best_bold([method["macro"][f"{name}@{k}"] for method in methods]))) for name in quality),
         ("ahead", ("ahead", [escape(_ahead(method["intervals"][f"recall@{k}"])) for method in methods])),
+        *([("forgets", ("forgets", list(map(_forgets, methods))))] if any(map(_forgets, methods)) else []),
         *((name, (name, [show(method["cost"]) for method in methods])) for name, show in COSTS.items()),
     ]
 
@@ -76,6 +81,12 @@ def _ahead(interval: Mapping[str, float | None]) -> str:
         return ""
     ends = "" if low is None or high is None else f" [{100 * low:+.1f} {100 * high:+.1f}]"
     return f"{100 * value:+.2f}{ends}"
+
+
+def _forgets(method: Mapping[str, Any]) -> str:
+    """Return the points that the last release has lost on windows learned before, nothing where old windows were not asked again."""
+    value = (method.get("forgetting") or {}).get("forgetting")
+    return "" if value is None else f"{100 * value:+.2f}"
 
 
 def _wide(column: Column) -> int:

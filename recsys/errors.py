@@ -28,9 +28,14 @@ class Superseded(RecsysError):
     """Another job published first; nothing of this one is live and nothing is lost."""
 
 
+FEW = 4
+"""So many allowed words are all said, also where one of them was probably meant."""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """Return a hint that names what `word` was probably meant to be, or everything that is allowed."""
+    """Return a hint that names what `word` was probably meant to be, or everything that is allowed; of a few words, both."""
     allowed = sorted(allowed)
     known = {each.lower(): each for each in allowed}
     close = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
-    return f"did you mean {known[close[0]]!r}?" if close else f"allowed: {', '.join(allowed)}"
+    meant, all = f"did you mean {known[close[0]]!r}?" if close else "", f"allowed: {', '.join(allowed)}"
+    return f"{meant} {all}" if meant and len(allowed) <= FEW else meant or all

@@ -92,14 +92,15 @@ class Registry:
 
     def open(self, id: str | None = None) -> Release:
         """Return a release, the live one by default."""
-        id = id or self.current()
+        wanted, id = id, self.current() if id is None else id
         if id is None:
             raise ReleaseNotFound(
                 f"there is no release in {self.folder} yet; train the first with: recsys fit --home {shlex.quote(str(self.folder.parent))}"
             )
         if id not in (ids := self.ids()):
-            way = f"make one of them live with: recsys rollback {ids[-1]}" if ids else "train one with: recsys fit"
-            raise ReleaseNotFound(f"no release {id!r}; there are: {', '.join(ids) or 'none'}; {way}")
+            there = f"there are: {', '.join(ids) or 'none'}"
+            live = "make one of them live with: recsys rollback " + ids[-1] if ids else "train one with: recsys fit"
+            raise ReleaseNotFound("; ".join([f"no release {id!r}", there, *([live] if wanted is None or not ids else [])]))
         try:
             manifest = json.loads((self.folder / id / MANIFEST).read_text())
         except FileNotFoundError:

@@ -265,8 +265,9 @@ def test_what_is_not_there_is_answered_with_what_is(registry: Registry) -> None:
     elsewhere.mkdir()
     (elsewhere / "manifest.json").write_text("{}")
     for ask in (registry.open, registry.point_to):
-        with pytest.raises(ReleaseNotFound, match="no release '000009'; there are: 000001, 000002"):
-            ask("000009")
+        for id in ("000009", ""):
+            with pytest.raises(ReleaseNotFound, match=f"no release '{id}'; there are: 000001, 000002$"):
+                ask(id)
         with pytest.raises(ReleaseNotFound, match=r"no release '\.\./elsewhere'"):
             ask("../elsewhere")
     assert registry.current() == "000002"

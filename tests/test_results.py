@@ -154,6 +154,29 @@ def test_the_matrix_of_each_seed_stands_beside_their_mean():
     assert forgetting["matrix"] == [[0.5, 0.0], [0.5, 0.75]]
 
 
+def test_the_table_says_what_is_forgotten_where_old_windows_were_asked_again():
+    results = Results("prequential", [2])
+    results.windows = [asked(window, [0, 1], np.array([False])) for window in (3, 4, 5)]
+    for method, last in (("plain", [0.25, 0.5, 1.0]), ("lots", [0.75, 0.5, 1.0])):
+        for window, row in zip((3, 4, 5), ([0.5, 0.0, 0.0], [0.5, 0.5, 0.0], last), strict=True):
+            results.add(answers(method, 0, window, 1, matrix=row))
+    results.add(answers("unasked", 0, 3, 1))
+    results.add(answers("unasked", 0, 4, 1))
+    results.add(answers("unasked", 0, 5, 1))
+
+    def shown(results: Results) -> list[str]:
+        console = Console(width=140, record=True, file=io.StringIO())
+        console.print(table({"protocol": "prequential", **report(results, "plain")}, 140))
+        return console.export_text().splitlines()
+
+    lines = shown(results)
+    rows = {words[0]: words for line in lines if (words := line.split())}
+    assert [rows[name][-6] for name in ("plain", "lots", "unasked")] == ["+25.00", "-25.00", "+0.00"], "the last is not asked: ahead"
+    assert any(line.split()[-9:-6] == ["@2", "ahead", "forgets"] for line in lines)
+    assert "the last release has lost" in " ".join(" ".join(lines).split())
+    assert "shows from the third window on" in " ".join(" ".join(shown(found())).split())
+
+
 def test_a_baseline_that_is_no_method_is_one_clear_line():
     with pytest.raises(BadInput, match="did you mean 'plain'"):
         report(found(), "plane")

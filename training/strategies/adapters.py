@@ -124,8 +124,8 @@ def strip(towers: Towers, state: dict[str, Tensor]) -> None:
     base = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     if not base:
         raise BadInput(
-            "it has no adapters to take away, for it was not made by them; they come with: recsys update --strategy adapters, "
-            "and stay until an update by another strategy"
+            "it has no adapters to take away, for it was not made by them or is stripped already; they come with: "
+            "recsys update --strategy adapters, and stay until an update by another strategy"
         )
     for name, weight in towers.users.named_parameters():
         weight.copy_(base[name])
