@@ -294,7 +294,7 @@ def test_a_key_is_shown_once_and_can_be_listed_and_removed(run: Run, tmp_path: P
     assert run("keys", "remove", "app").out == "removed app\n"
     assert "no keys: only this machine is served" in run("keys", "list").out
     wrong = run("keys", "add", "app", "--scopes", "reed")
-    assert (wrong.code, wrong.err) == (1, "error: there is no scope 'reed'; did you mean 'read'?\n")
+    assert (wrong.code, wrong.err) == (1, "error: there is no scope 'reed'; did you mean 'read'? allowed: admin, read, write\n")
 
 
 def test_looking_writes_nothing(run: Run, tmp_path: Path) -> None:

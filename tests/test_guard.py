@@ -63,7 +63,7 @@ def test_only_the_hash_of_a_key_is_stored(keys: Keys) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("app", "red"), "there is no scope 'red'; did you mean 'read'?"),
+        (("app", "red"), "there is no scope 'red'; did you mean 'read'? allowed: admin, read, write"),
         (("app", " , "), "a key needs a scope; there are: read, write, admin"),
         (("my app", "read"), "a key's name is 1 to 64 letters, digits, '_', '-' or '.'; got 'my app'"),
         (("app", "read", -1.0), "a rate is in requests a second, 0 for as many as come; got -1.0"),

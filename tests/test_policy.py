@@ -70,7 +70,10 @@ def test_a_filter_lets_through_what_meets_all_of_it(filters: Any, found: str) ->
 @pytest.mark.parametrize(
     ("filters", "says"),
     [
-        ({"genre": {"any": ["Drama"]}}, "filters: no item has a column 'genre'; did you mean 'genres'?"),
+        (
+            {"genre": {"any": ["Drama"]}},
+            "filters: no item has a column 'genre'; did you mean 'genres'? allowed: country, genres, stars, year",
+        ),
         ({"genres": {"some": ["Drama"]}}, "filters.genres: there is no 'some'; allowed: all, any, max, min, none"),
         ({"genres": {}}, 'filters.genres: say what it must be, such as {"any": ["..."]}; there are: any, all, none, min, max'),
         ({"genres": {"any": "Drama"}}, 'filters.genres.any is a list of values; got "Drama"'),
@@ -244,7 +247,10 @@ def test_over_http_a_history_brings_its_wishes_along(api: httpx.Client) -> None:
     ("parameters", "says"),
     [
         ({"filters": "red"}, 'filters is JSON such as {"genres": {"any": ["Drama"]}}, written for an address; got \'red\''),
-        ({"filters": '{"color": {"any": ["red"]}}'}, "filters: no item has a column 'color'; did you mean 'colour'?"),
+        (
+            {"filters": '{"color": {"any": ["red"]}}'},
+            "filters: no item has a column 'color'; did you mean 'colour'? allowed: colour, genres, title",
+        ),
         ({"cursor": "x"}, "cursor: this is none; send the next_cursor of the last answer, or none for the first page"),
     ],
 )
