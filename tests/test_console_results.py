@@ -248,7 +248,7 @@ def test_the_heat_map_is_the_matrix(api, page):
 
 
 def test_every_kind_of_result_is_among_them():
-    assert len(MADE) == 9
+    assert len(MADE) == 8
     assert {"day.json", "strategies.json", "strategies-diginetica.json", "diginetica.json", "movietweetings.json"} <= {
         path.name for path in MADE
     }
