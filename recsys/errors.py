@@ -37,5 +37,5 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     allowed = sorted(allowed)
     known = {each.lower(): each for each in allowed}
     close = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
-    meant, all = f"did you mean {known[close[0]]!r}?" if close else "", f"allowed: {', '.join(allowed)}"
-    return f"{meant} {all}" if meant and 1 < len(allowed) <= FEW else meant or all
+    meant, every = f"did you mean {known[close[0]]!r}?" if close else "", f"allowed: {', '.join(allowed)}"
+    return f"{meant} {every}" if meant and 1 < len(allowed) <= FEW else meant or every
