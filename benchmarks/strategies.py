@@ -2,7 +2,7 @@
 
 Writes benchmarks/results/NAME.json (what the table shows, and what was asked) and docs/NAME.svg (quality against the time of an update),
 and prints the table, each method against the run's baseline. With --keep the rows that are there already, and that the run did not ask for,
-stay: some methods measured anew. With --timed FILE the seconds are those of another result: of rows that were made on different days, say.
+stay: some methods measured anew.
 """
 
 import argparse
@@ -32,11 +32,8 @@ SECONDS = {"last": "seconds, last update", "median": "seconds, median update"}
 """What of the seconds is shown: those of the last update, or the median of all updates, which what else ran on the machine moves little."""
 
 
-def row(found: dict[str, Any], timed: dict[str, Any], main: str, second: str, seconds: str) -> dict[str, float | None]:
-    """Return what the table shows of a method, quality in %: differences are from the baseline, with their 95% intervals.
-
-    timed: where the seconds are from.
-    """
+def row(found: dict[str, Any], main: str, second: str, seconds: str) -> dict[str, float | None]:
+    """Return what the table shows of a method, quality in %: differences are from the baseline, with their 95% intervals."""
     cost, kept, interval = found["cost"], found.get("forgetting") or {}, found["intervals"].get(main) or {}
 
     def percent(value: float | None) -> float | None:
@@ -47,9 +44,7 @@ def row(found: dict[str, Any], timed: dict[str, Any], main: str, second: str, se
         second: percent(found["macro"][second]),
         **{name: percent(interval.get(name)) for name in ("low", "high", "difference", "difference_low", "difference_high")},
         **{name: percent(kept.get(name)) for name in ("forgetting", "backward_transfer", "forward_transfer")},
-        "seconds": timed["cost"].get("seconds_learn_last")
-        if seconds == "last"
-        else median(one["seconds_learn"] for one in timed["windows"][1:]),
+        "seconds": cost.get("seconds_learn_last") if seconds == "last" else median(one["seconds_learn"] for one in found["windows"][1:]),
         "megabytes": cost["release_bytes"] / 1e6 if cost.get("release_bytes") else None,
     }
 
@@ -80,18 +75,12 @@ def main() -> None:
     wanted.add_argument(
         "--keep", action="store_true", help="keep the rows of NAME.json that these results have not; its baseline stays too"
     )
-    wanted.add_argument("--timed", type=Path, help="results, of the same methods, from which the seconds are taken")
     asked = wanted.parse_args()
     results = json.loads(asked.results.read_text())
-    timed = json.loads(asked.timed.read_text()) if asked.timed else results
-    if untimed := sorted(results["methods"].keys() - timed["methods"].keys()):
-        wanted.error(f"{asked.timed} has no seconds of {', '.join(untimed)}; name results that hold every method of {asked.results}")
     k = results["ks"][-1]
     first, second = f"recall@{k}", f"{asked.second}@{k}"
-    rows = {name: row(found, timed["methods"][name], first, second, asked.seconds) for name, found in results["methods"].items()}
+    rows = {name: row(found, first, second, asked.seconds) for name, found in results["methods"].items()}
     kept, path = {name: results[name] for name in ABOUT}, ROOT / f"benchmarks/results/{asked.out}.json"
-    if asked.timed:
-        kept["timed"] = {name: timed[name] for name in ("command", "machine", "started")}
     if asked.keep:
         before = json.loads(path.read_text())
         anew = {name: found for name, found in rows.items() if name != before["baseline"]}

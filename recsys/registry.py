@@ -98,9 +98,7 @@ class Registry:
                 f"there is no release in {self.folder} yet; train the first with: recsys fit --home {shlex.quote(str(self.folder.parent))}"
             )
         if id not in (ids := self.ids()):
-            there = f"there are: {', '.join(ids) or 'none'}"
-            live = "make one of them live with: recsys rollback " + ids[-1] if ids else "train one with: recsys fit"
-            raise ReleaseNotFound("; ".join([f"no release {id!r}", there, *([live] if wanted is None or not ids else [])]))
+            raise _not_found(id, ids, live=wanted is None)
         try:
             manifest = json.loads((self.folder / id / MANIFEST).read_text())
         except FileNotFoundError:
@@ -358,5 +356,7 @@ def _taken(id: str) -> Superseded:
     return Superseded(f"release {id} was published by another job meanwhile; run the update again")
 
 
-def _not_found(id: str, ids: list[str]) -> ReleaseNotFound:
-    return ReleaseNotFound(f"no release {id!r}; there are: {', '.join(ids) or 'none'}")
+def _not_found(id: str, ids: list[str], live: bool = False) -> ReleaseNotFound:
+    """live: nobody named it, it is what is said to be live."""
+    way = f"; make one of them live with: recsys rollback {ids[-1]}" if live and ids else "" if ids else "; train one with: recsys fit"
+    return ReleaseNotFound(f"no release {id!r}; there are: {', '.join(ids) or 'none'}{way}")

@@ -21,12 +21,14 @@ def read_value(text: str) -> Any:
 
 
 def read_settings(owner: str, text: str) -> dict[str, Any]:
-    """Read "share=0.3, by=recent", the settings of something; BadInput where one has no name, or stands twice."""
+    """Read "share=0.3, by=recent", the settings of something; BadInput where one has no name, stands twice, or is two."""
     found: dict[str, Any] = {}
     for part in filter(None, cut(text, ",")):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not name or not equals:
             raise BadInput(f"settings are written by name, {owner}(name=value); got {part!r}")
+        if ";" in value or "=" in value:
+            raise BadInput(f"settings are parted by commas, {owner}(name=value, name=value); got {part!r}")
         if name in found:
             raise BadInput(f"{owner}.{name} stands twice; say it once")
         found[name] = read_value(value)

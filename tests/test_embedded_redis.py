@@ -37,6 +37,17 @@ def client(server: EmbeddedRedis) -> redis.Redis:
     return redis.Redis.from_url(server.url)
 
 
+def test_who_waits_for_a_slow_server_asks_it_seldom(tmp_path, monkeypatch):
+    slow = tmp_path / "slow-server"  # asked every 2 ms, one that shares a core with a busy process got no time to start
+    slow.write_text(f'#!/bin/sh\n[ "$1" = --version ] || sleep 1\nexec {BINARIES[0]} "$@"\n')
+    slow.chmod(0o700)
+    asked, answers = [], embedded._answers
+    monkeypatch.setattr(embedded, "_answers", lambda socket: asked.append(socket) or answers(socket))
+    with EmbeddedRedis(tmp_path / "redis", binary=slow) as server:
+        assert client(server).ping()
+    assert 1 < len(asked) < 60
+
+
 def test_this_machine_has_a_server_to_test_with():
     assert BINARIES
 

@@ -256,7 +256,7 @@ def test_a_manifest_that_is_not_json_is_damage(registry: Registry) -> None:
 def test_what_is_not_there_is_answered_with_what_is(registry: Registry) -> None:
     with pytest.raises(ReleaseNotFound, match="train the first with: recsys fit --home"):
         registry.open()
-    with pytest.raises(ReleaseNotFound, match="no release '000001'; there are: none"):
+    with pytest.raises(ReleaseNotFound, match=r"no release '000001'; there are: none; train one with: recsys fit$"):
         registry.point_to("000001")
     assert not registry.folder.exists()
     publish(registry)
@@ -271,6 +271,9 @@ def test_what_is_not_there_is_answered_with_what_is(registry: Registry) -> None:
         with pytest.raises(ReleaseNotFound, match=r"no release '\.\./elsewhere'"):
             ask("../elsewhere")
     assert registry.current() == "000002"
+    registry.pointer.write_text("000009\n")
+    with pytest.raises(ReleaseNotFound, match=r"there are: 000001, 000002; make one of them live with: recsys rollback 000002$"):
+        registry.open()
 
 
 def test_a_copy_that_somebody_left_beside_the_releases_is_none_of_them(registry: Registry) -> None:

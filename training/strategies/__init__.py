@@ -143,5 +143,5 @@ def _one(text: str, expression: str) -> Strategy:
         raise BadInput(f'{came}; write it like replay or "replay(share=0.3)+ewc"')
     name = match[1]
     if name not in STRATEGIES:
-        raise BadInput(f"there is no strategy {name!r}; {nearest(name, STRATEGIES)} (what else recsys evaluate compares is its methods)")
+        raise BadInput(f"there is no strategy {name!r}; {nearest(name, STRATEGIES)} (frozen, knn and such are for recsys evaluate)")
     return STRATEGIES[name](**checked_settings(STRATEGIES[name], match[2] or ""))

@@ -36,8 +36,7 @@ def checked_settings(kind: type[Strategy], written: str) -> dict[str, Any]:
         if name not in known:
             raise BadInput(f"{kind.name} has no setting {name!r}; {nearest(name, known) if known else 'it has none'}")
         if not _fits(value, known[name].type):
-            hint = f"; settings are parted by commas: {kind.name}({written.replace(';', ',')})" if ";" in str(value) else ""
-            raise BadInput(f"{kind.name}.{name} takes {TYPES.get(known[name].type, 'a finite number')}; got {value!r}{hint}")
+            raise BadInput(f"{kind.name}.{name} takes {TYPES.get(known[name].type, 'a finite number')}; got {value!r}")
     if missing := [name for name, setting in known.items() if setting.default is NEEDED and name not in found]:
         raise BadInput(f"{kind.name} needs {' and '.join(missing)}; write {kind.name}({missing[0]}=...)")
     return found
